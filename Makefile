@@ -1,0 +1,78 @@
+SHELL := /bin/bash
+.DEFAULT_GOAL := demo
+.PHONY: demo up test test-foreign check torture bench-smoke bench lock
+
+PY := .venv/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check install --quiet --require-hashes --only-binary :all:
+
+# A stamp names what it stands for, so another checkout of the lock, or a moved tree, sets up anew.
+key = $(shell { pwd; cat $(1); } | sha256sum | cut -c1-16)
+INSTALLED := .venv/.installed-$(call key,requirements.lock)
+INSTALLED_DEV := .venv/.installed-dev-$(call key,requirements-dev.lock)
+
+SEEDS ?= 20
+SEED_BASE ?= 0
+TORTURE_ARGS := $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --seed-base $(SEED_BASE)) $(if $(BREAK),--break $(BREAK))
+
+demo: $(INSTALLED)
+	@./bin/postfleet demo
+
+up: $(INSTALLED)
+	@./bin/postfleet up
+
+test: $(INSTALLED_DEV)
+	$(PY) -m pytest -q -n 2 -m "not foreign"
+
+test-foreign: $(INSTALLED_DEV)
+	$(PY) -m pytest -q -m foreign
+
+check: $(INSTALLED_DEV)
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+torture: $(INSTALLED_DEV)
+	PYTHONPATH=tests $(PY) tests/simulation/torture.py $(TORTURE_ARGS)
+
+bench-smoke: $(INSTALLED)
+	$(PY) bench/smoke.py
+
+bench: $(INSTALLED)
+	$(PY) bench/full.py
+
+# Needs uv on the PATH. Both locks hold for every supported Python.
+COMPILE := UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile --quiet --universal --generate-hashes \
+	--python-version 3.11 --no-emit-index-url --no-emit-find-links pyproject.toml
+lock:
+	$(COMPILE) --output-file requirements.lock
+	$(COMPILE) --output-file requirements-dev.lock --extra dev --constraint requirements.lock
+
+SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
+
+.venv/bin/python:
+	@for python in python3 python3.13 python3.12 python3.11 none; do \
+		$$python -c '$(SUPPORTED)' 2>/dev/null && break; \
+	done; \
+	if [ $$python = none ]; then echo "Postfleet needs Python 3.11, 3.12 or 3.13" >&2; exit 1; fi; \
+	$$python -m venv .venv >/dev/null 2>&1 || { \
+		rm -rf .venv; echo "cannot make .venv with $$python: apt install python3-venv" >&2; exit 1; }
+
+bin/postfleet:
+	@mkdir -p bin
+	@printf '#!/bin/sh\nexec "$$(dirname "$$(readlink -f "$$0")")/../$(PY)" -P -m postfleet.cli "$$@"\n' > $@
+	@chmod +x $@
+
+define install
+@echo "installing $(1) into .venv"
+@$(PIP) -r $(1)
+@$(PY) -c 'import pathlib, sysconfig; \
+	pathlib.Path(sysconfig.get_path("purelib"), "postfleet.pth").write_text("$(CURDIR)\n")'
+@touch $@
+endef
+
+$(INSTALLED): requirements.lock | .venv/bin/python bin/postfleet
+	$(call install,requirements.lock)
+
+$(INSTALLED_DEV): requirements-dev.lock | $(INSTALLED)
+	$(call install,requirements-dev.lock)
