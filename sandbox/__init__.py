@@ -1,0 +1,1 @@
+"""The simulated internet: names, mailbox providers, load."""
