@@ -1,0 +1,282 @@
+"""Step 1 of the protocol: accept.
+
+Content and recipients go to the blob store, then one queue entry per tenant of
+the commit, and only then does the caller say 250 or 200. A commit takes all
+that waited while the one before was being written.
+
+A transmission with an idempotency key is not packed with others: what its id
+names is put *if absent* and a retry uses what is stored, so that the router
+meets every copy of it with the same plan.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+import msgspec
+from msgspec import Raw, Struct
+
+from postfleet.clock import Clock
+from postfleet.ids import TransmissionIds, nonce
+from postfleet.ports import BlobStore, Outgoing, Row, StateTable, WorkQueue
+from postfleet.settings import HOUR, Settings
+from postfleet.stages import BlobRef, Group, Manifest, Message, Transmission, Unit, UnitEntry, encode
+
+PACK_MESSAGES = 1000
+PACK_BYTES = 256 * 1024
+"""Most recipients of a pack or page, and most bytes of recipients in one queue entry."""
+COMMIT_BYTES = 32 * 1024 * 1024
+KEY_LIFETIME = 24 * HOUR
+UNITS = "units"
+"""Name of the router's queue."""
+
+
+class Submission(Struct, frozen=True):
+    """One hand-over, valid in itself: everything that can be refused has been refused before."""
+
+    id: str
+    tenant: int
+    content: bytes
+    content_kind: str
+    messages: tuple[Message, ...]
+    sending_domain: str
+    bounce_domain: str
+    pool: str = "default"
+    campaign: str = ""
+    friendly_from: str = ""
+    subject: str = ""
+    method: str = "esmtp"
+    data: Raw = Raw(b"null")
+
+
+class KeyConflict(Exception):
+    """The idempotency key was used with another body."""
+
+
+class IdempotencyRow(Struct, frozen=True):
+    id: str
+    digest: str
+    nonce: str
+    done: bool = False
+
+
+class Acceptor:
+    """`accept` and `accept_keyed` return once the submission is durable.
+
+    They raise `postfleet.ports.Refused` when nothing was stored (`StoreFull`
+    among them) and `postfleet.ports.Unavailable` when that is not known.
+    """
+
+    def __init__(
+        self,
+        *,
+        blobs: BlobStore,
+        units: WorkQueue,
+        state: StateTable,
+        clock: Clock,
+        settings: Settings,
+        rng: random.Random,
+    ) -> None:
+        self._blobs = blobs
+        self._units = units
+        self._state = state
+        self._clock = clock
+        self._settings = settings
+        self._rng = rng
+        self._ids = TransmissionIds(clock, rng)
+        self._waiting: list[tuple[Submission, asyncio.Future[None]]] = []
+        self._committer: asyncio.Task[None] | None = None
+
+    def new_id(self) -> str:
+        return self._ids.new()
+
+    async def accept(self, submission: Submission) -> None:
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((submission, done))
+        if self._committer is None:
+            self._committer = asyncio.create_task(self._commit_all())
+        await done
+
+    async def _commit_all(self) -> None:
+        try:
+            while self._waiting:
+                batch = self._take_batch()
+                failure = await self._commit([submission for submission, _ in batch])
+                for _, done in batch:
+                    if done.done():
+                        continue
+                    if failure is None:
+                        done.set_result(None)
+                    else:
+                        done.set_exception(failure)
+        finally:
+            self._committer = None
+
+    def _take_batch(self) -> list[tuple[Submission, asyncio.Future[None]]]:
+        size = 0
+        for count, (submission, _) in enumerate(self._waiting):
+            size += len(submission.content)
+            if size > COMMIT_BYTES and count:
+                batch, self._waiting = self._waiting[:count], self._waiting[count:]
+                return batch
+        batch, self._waiting = self._waiting, []
+        return batch
+
+    async def _commit(self, submissions: Sequence[Submission]) -> Exception | None:
+        first = submissions[0].id
+        now = self._clock.now()
+        try:
+            blob, entries = lay_out(submissions, _blob_key(first, now), now, self._settings.message_lifetime)
+            await self._blobs.put(_blob_key(first, now), blob)
+            await self._units.send([Outgoing(encode(entry), group=str(tenant)) for tenant, entry in entries])
+        except Exception as error:
+            return error
+        return None
+
+    async def accept_keyed(
+        self, tenant: int, key: str, body_digest: str, build: Callable[[str], Submission]
+    ) -> tuple[str, bool]:
+        """(transmission id, whether an earlier call had accepted it already).
+
+        `build` makes the submission under the id that it is given. Raises
+        `KeyConflict` when the key came before with another body.
+        """
+        row = await self._pending(tenant, key, body_digest)
+        record = msgspec.json.decode(row.body, type=IdempotencyRow)
+        if record.digest != body_digest:
+            raise KeyConflict(key)
+        if record.done:
+            return record.id, True
+        await self._store_keyed(build(record.id))
+        await self._state.put_if(row, encode(msgspec.structs.replace(record, done=True)), row.expires)
+        return record.id, False
+
+    async def _pending(self, tenant: int, key: str, body_digest: str) -> Row:
+        partition = f"key/{tenant}/{key}"
+        record = IdempotencyRow(self.new_id(), body_digest, nonce(self._rng))
+        now = self._clock.now()
+        written = await self._state.put_if_absent(partition, "", encode(record), now + KEY_LIFETIME)
+        while not written.ok and written.row is not None and (written.row.expires or now) <= now:
+            written = await self._state.put_if(written.row, encode(record), now + KEY_LIFETIME)
+        if written.row is None:
+            return await self._pending(tenant, key, body_digest)
+        return written.row
+
+    async def _store_keyed(self, submission: Submission) -> None:
+        """The blob ends with the queue entry and its length, so that one conditional put names all."""
+        key = f"mail/keyed/{submission.id}"
+        blob, entries = lay_out([submission], key, self._clock.now(), self._settings.message_lifetime)
+        ((_, entry),) = entries
+        body = encode(entry)
+        if not await self._blobs.put_if_absent(key, blob + body + len(body).to_bytes(8, "big")):
+            stored = await self._blobs.get(key)
+            body = stored[-8 - int.from_bytes(stored[-8:], "big") : -8]
+        await self._units.send([Outgoing(body, group=str(submission.tenant))])
+
+
+def _blob_key(first: str, now: float) -> str:
+    return time.strftime("mail/%Y%m%d/%H%M/", time.gmtime(now)) + first
+
+
+# ---------------------------------------------------------------- layout, pure
+
+
+def lay_out(
+    submissions: Sequence[Submission], key: str, now: float, lifetime: float
+) -> tuple[bytes, list[tuple[int, UnitEntry]]]:
+    """The blob of a commit and its queue entries as (tenant, entry). No transmission spans two entries."""
+    parts: list[bytes] = []
+    offset = 0
+    small: dict[int, list[Group]] = {}
+    entries: list[tuple[int, UnitEntry]] = []
+
+    def place(data: bytes) -> BlobRef:
+        nonlocal offset
+        reference = BlobRef(key, offset, len(data))
+        parts.append(data)
+        offset += len(data)
+        return reference
+
+    for submission in submissions:
+        transmission = _transmission(submission, place(submission.content), now, lifetime)
+        pages = cut(submission.messages, PACK_MESSAGES, PACK_BYTES)
+        if len(pages) == 1:
+            small.setdefault(submission.tenant, []).append(Group(transmission, submission.messages))
+        else:
+            manifest = Manifest(transmission, tuple(place(encode(page)) for page in pages))
+            entries.append((submission.tenant, UnitEntry(manifests=(manifest,))))
+    for tenant, groups in small.items():
+        entries += [(tenant, UnitEntry(units=(pack,))) for pack in _packs(tenant, groups)]
+    return b"".join(parts), entries
+
+
+def _transmission(submission: Submission, content: BlobRef, now: float, lifetime: float) -> Transmission:
+    return Transmission(
+        id=submission.id,
+        tenant=submission.tenant,
+        accepted_at=now,
+        expires_at=now + lifetime,
+        content=content,
+        content_kind=submission.content_kind,
+        sending_domain=submission.sending_domain,
+        pool=submission.pool,
+        campaign=submission.campaign,
+        friendly_from=submission.friendly_from,
+        subject=submission.subject,
+        method=submission.method,
+        bounce_domain=submission.bounce_domain,
+        data=submission.data,
+    )
+
+
+def message_size(message: Message) -> int:
+    """About how many bytes a message takes in an entry."""
+    return 64 + len(message.address) + len(message.name) + len(message.header_to) + len(message.data)
+
+
+def cut(messages: Iterable[Message], most: int, most_bytes: int) -> list[tuple[Message, ...]]:
+    """Runs of at most `most` messages and about `most_bytes` bytes, at least one message each."""
+    pages: list[tuple[Message, ...]] = []
+    page: list[Message] = []
+    size = 0
+    for message in messages:
+        weight = message_size(message)
+        if page and (len(page) >= most or size + weight > most_bytes):
+            pages.append(tuple(page))
+            page, size = [], 0
+        page.append(message)
+        size += weight
+    pages.append(tuple(page))
+    return pages
+
+
+def _packs(tenant: int, groups: Iterable[Group]) -> list[Unit]:
+    packs: list[Unit] = []
+    taken: list[Group] = []
+    count = size = 0
+
+    def close() -> None:
+        packs.append(Unit("p" + taken[0].transmission.id, tenant, tuple(taken)))
+
+    for group in groups:
+        weight = 300 + len(group.transmission.data) + sum(map(message_size, group.messages))
+        if taken and (count + len(group.messages) > PACK_MESSAGES or size + weight > PACK_BYTES):
+            close()
+            taken, count, size = [], 0, 0
+        taken.append(group)
+        count += len(group.messages)
+        size += weight
+    close()
+    return packs
+
+
+def chunks(manifest: Manifest) -> list[Unit]:
+    """The chunk units (transmission, k) of a large transmission."""
+    transmission = manifest.transmission
+    return [
+        Unit(f"c{transmission.id}.{k}", transmission.tenant, (Group(transmission, ()),), page=page)
+        for k, page in enumerate(manifest.pages)
+    ]

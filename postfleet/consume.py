@@ -1,0 +1,130 @@
+"""Take containers from a queue, handle what is in them, ack each when every thing in it is done."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+import structlog
+
+from postfleet.ports import Received, StorageError, WorkQueue
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+
+RECEIVE_WAIT = 10.0
+UNREADABLE_DELAY = 900.0
+TROUBLE_DELAY = 2.0
+
+
+class Consumer(Generic[T]):
+    """Capacity before work: receives only while `room()` is positive.
+
+    `handle` returns None when the thing is done, durably, or the seconds after
+    which the whole entry shall come back.
+    """
+
+    def __init__(
+        self,
+        queue: WorkQueue,
+        decode: Callable[[bytes], Sequence[T]],
+        handle: Callable[[T], Awaitable[float | None]],
+        *,
+        room: Callable[[], int],
+        extend_every: float,
+        batch: int = 10,
+    ) -> None:
+        self._queue = queue
+        self._decode = decode
+        self._handle = handle
+        self._room = room
+        self._extend_every = extend_every
+        self._batch = batch
+        self._entries: dict[str, asyncio.Task[None]] = {}
+        self._freed = asyncio.Event()
+        self._stopping = False
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._entries)
+
+    async def run(self) -> None:
+        """Until `stop`; then returns when what was taken is finished."""
+        extender = asyncio.create_task(self._extend_leases())
+        try:
+            while not self._stopping:
+                await self._receive()
+            await asyncio.gather(*self._entries.values(), return_exceptions=True)
+        finally:
+            extender.cancel()
+
+    def stop(self) -> None:
+        self._stopping = True
+        self._freed.set()
+
+    def wake(self) -> None:
+        """`room` may have grown."""
+        self._freed.set()
+
+    async def _receive(self) -> None:
+        room = self._room()
+        if room <= 0:
+            self._freed.clear()
+            await self._freed.wait()
+            return
+        try:
+            entries = await self._queue.receive(min(room, self._batch), RECEIVE_WAIT)
+        except StorageError as error:
+            log.warning("receive_failed", error=str(error))
+            await asyncio.sleep(TROUBLE_DELAY)
+            return
+        for entry in entries:
+            task = asyncio.create_task(self._run_entry(entry))
+            self._entries[entry.handle] = task
+
+    async def _run_entry(self, entry: Received) -> None:
+        try:
+            delay = await self._handle_all(entry)
+            if delay is None:
+                await self._queue.ack([entry.handle])
+            else:
+                await self._queue.release([entry.handle], delay)
+        except StorageError as error:
+            log.warning("entry_left_to_its_lease", error=str(error))
+        finally:
+            self._entries.pop(entry.handle, None)
+            self._freed.set()
+
+    async def _handle_all(self, entry: Received) -> float | None:
+        try:
+            things = self._decode(entry.body)
+        except Exception as error:
+            log.error("entry_unreadable", error=str(error), receives=entry.receives, body=entry.body[:200])
+            return UNREADABLE_DELAY
+        if len(things) == 1:
+            return await self._handle_one(things[0])
+        return entry_delay(await asyncio.gather(*(self._handle_one(thing) for thing in things)))
+
+    async def _handle_one(self, thing: T) -> float | None:
+        try:
+            return await self._handle(thing)
+        except StorageError as error:
+            log.warning("store_did_not_answer", error=str(error))
+        except Exception:
+            log.exception("handling_failed")
+        return TROUBLE_DELAY
+
+    async def _extend_leases(self) -> None:
+        while True:
+            await asyncio.sleep(self._extend_every)
+            try:
+                await self._queue.extend(list(self._entries))
+            except StorageError as error:
+                log.warning("extend_failed", error=str(error))
+
+
+def entry_delay(delays: Sequence[float | None]) -> float | None:
+    """What to do with an entry: None (ack) only when each of its things is done."""
+    return min((delay for delay in delays if delay is not None), default=None)

@@ -1,0 +1,103 @@
+"""What `postfleet up` decided about this platform: `run.json` and `secrets.json` in the data directory."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from postfleet.settings import Settings, load_settings
+
+
+class ProxySite(Struct, frozen=True):
+    """One outbound proxy and the addresses that it may bind."""
+
+    name: str
+    socks: str
+    """host:port"""
+    health: str
+    """host:port"""
+    sources: tuple[str, ...]
+
+
+class Deployment(Struct, frozen=True, kw_only=True):
+    """Addresses are `host:port`."""
+
+    http: str
+    smtp: str
+    proxies: tuple[ProxySite, ...]
+    delivery_port: int = 25
+    """The port of recipients' MX hosts: 25, or the sandbox's."""
+    dns: str = ""
+    """Nameserver; empty for the system's."""
+    sink: str = ""
+    """The sandbox's MX; empty where there is none."""
+    route: str = ""
+    """Deliver everything here instead of resolving."""
+    trust: tuple[str, ...] = ()
+    """CIDRs whose clients submit by SMTP without AUTH."""
+    ledger: str = ""
+    sending_domain: str = ""
+    host_name: str = "postfleet.localhost"
+    """What the SMTP server calls itself."""
+
+
+class Secrets(Struct, frozen=True):
+    """Hexadecimal keys."""
+
+    proxy_key: str
+    """Signs the proxies' tokens."""
+    return_path_key: str
+    """Signs VERP addresses."""
+
+
+class DataDir:
+    """The folder that holds one platform."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+
+    @property
+    def store(self) -> Path:
+        return self.path / "store"
+
+    @property
+    def logs(self) -> Path:
+        return self.path / "logs"
+
+    @property
+    def ledger(self) -> Path:
+        return self.path / "ledger.ndjson"
+
+    @property
+    def credentials(self) -> Path:
+        return self.path / "credentials.json"
+
+    def settings(self) -> Settings:
+        return load_settings(self.path / "settings.toml")
+
+    def deployment(self) -> Deployment:
+        return msgspec.json.decode((self.path / "run.json").read_bytes(), type=Deployment)
+
+    def secrets(self) -> Secrets:
+        return msgspec.json.decode((self.path / "secrets.json").read_bytes(), type=Secrets)
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Replace a file that only its owner may read, durably and whole."""
+    temporary = path.with_name(path.name + ".new")
+    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """`host:port` -> (host, port); IPv6 hosts in brackets. Raises `ValueError`."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdigit() or not 0 <= int(port) < 65536 or not host:
+        raise ValueError(f"{address!r} is not HOST:PORT")
+    return host.strip("[]"), int(port)

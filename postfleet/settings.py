@@ -1,0 +1,54 @@
+"""What an operator can set. Read from `settings.toml` in the data directory; every key is optional."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+HOUR = 3600.0
+DAY = 24 * HOUR
+
+
+class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Times in seconds."""
+
+    # ownership
+    lease_renew: float = 5.0
+    lease_time: float = 15.0
+    visibility: float = 60.0
+    visibility_extend: float = 20.0
+    # journal
+    journal_window: float = 0.002
+    events_window: float = 0.02
+    # retries
+    retry_first: float = 20 * 60.0
+    retry_factor: float = 2.0
+    message_lifetime: float = 72 * HOUR
+    rebind_delay: float = 5.0
+    """A message that lost its binding, or found no way out at all, is planned again after this long."""
+    # limits
+    max_message_size: int = 20 * 1024 * 1024
+    max_recipients: int = 10_000
+    connections_per_key: int = 20
+    """Open connections of one binding to one limit key."""
+    messages_per_connection: int = 100
+    worker_sessions: int = 200
+    worker_orders: int = 100
+    connect_timeout: float = 30.0
+    # retention
+    row_retention: float = 14 * DAY
+    """Plan, claim and done rows live this long after the last message of theirs can have been tried."""
+    event_retention: float = 10 * DAY
+
+
+def load_settings(path: Path) -> Settings:
+    """Raises `ValueError` that names the file, the key and what is wrong with it."""
+    if not path.exists():
+        return Settings()
+    try:
+        return msgspec.convert(tomllib.loads(path.read_text()), Settings)
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+        raise ValueError(f"{path}: {error}") from None

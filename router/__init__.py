@@ -1,0 +1,1 @@
+"""Unit to plan: site, pool, binding; Orders released, the rest parked."""

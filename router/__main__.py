@@ -1,0 +1,1 @@
+"""`python -P -m router --data DIR`: wires the router to its stores and clock."""
