@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .PHONY: demo up test test-foreign check torture bench-smoke bench lock
 
 PY := .venv/bin/python
-PIP := $(PY) -m pip --disable-pip-version-check install --quiet --require-hashes --only-binary :all:
+PIP := $(PY) -m pip --disable-pip-version-check install -qq --require-hashes --only-binary :all:
 
 # A stamp names what it stands for, so another checkout of the lock, or a moved tree, sets up anew.
 key = $(shell { pwd; cat $(1); } | sha256sum | cut -c1-16)
@@ -39,7 +39,7 @@ bench-smoke: $(INSTALLED)
 	$(PY) bench/smoke.py
 
 bench: $(INSTALLED)
-	$(PY) bench/full.py
+	$(PY) bench/smoke.py --messages 20000 --rounds 5
 
 # Needs uv on the PATH. Both locks hold for every supported Python.
 COMPILE := UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile --quiet --universal --generate-hashes \
