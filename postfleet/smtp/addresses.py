@@ -52,10 +52,10 @@ def parse_path(text: str, utf8: bool = False) -> tuple[str, str]:
     match = (_PATH_UTF8 if utf8 else _PATH).fullmatch(text)
     if match is None:
         raise BadAddress("not a valid address in angle brackets")
-    if match["mailbox"] is None:
-        return "", match["rest"] or ""
-    _check_lengths(match)
-    return match["mailbox"], match["rest"] or ""
+    mailbox, rest = match.group("mailbox", "rest")
+    if mailbox:
+        _check_lengths(match)
+    return mailbox or "", rest or ""
 
 
 def split_mailbox(address: str) -> tuple[str, str]:
@@ -65,7 +65,9 @@ def split_mailbox(address: str) -> tuple[str, str]:
 
 
 def _check_lengths(match: re.Match[str]) -> None:
-    local, domain = match["local"], match["domain"]
+    local, domain = match.group("local", "domain")
+    if len(local) + len(domain) < MAX_LOCAL and local.isascii() and not domain.startswith("["):
+        return
     octets = len(local.encode()), len(domain.encode())
     if octets[0] > MAX_LOCAL:
         raise BadAddress(f"local part longer than {MAX_LOCAL} octets")

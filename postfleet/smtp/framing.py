@@ -42,19 +42,23 @@ class MessageReader:
         # Stuffing adds at most one octet to each three (a line that is a lone dot).
         self._limit = max_size * 4 // 3 + len(_TERMINATOR)
         self._scanned = 0
+        self._stuffed = False
         self._overflowed = False
 
     def begin(self, buffer: bytearray) -> None:
         """The end of the DATA line counts as the CRLF before the first line of data."""
         buffer[:] = b"\r\n"
-        self._scanned, self._overflowed = 0, False
+        self._scanned, self._stuffed, self._overflowed = 0, False, False
 
     def take(self, buffer: bytearray) -> bytes | None:
-        """All between DATA and the final dot, with the CRLFs on both sides; None while the dot is to come.
+        """All between DATA and the final dot, with the CRLFs on both sides and without stuffed dots.
 
-        Empty for a message that was too large to keep.
+        None while the dot is to come; empty for a message that was too large to keep.
         """
-        end = buffer.find(_TERMINATOR, self._scanned)
+        end = buffer.find(b"\r\n.", self._scanned)
+        if end >= 0 and not buffer.startswith(_TERMINATOR, end):
+            self._stuffed = True
+            end = buffer.find(_TERMINATOR, end)
         if end < 0:
             if len(buffer) > self._limit:
                 self._overflowed = True
@@ -63,14 +67,7 @@ class MessageReader:
             return None
         framed = b"" if self._overflowed else bytes(memoryview(buffer)[: end + 2])
         del buffer[: end + len(_TERMINATOR)]
-        return framed
-
-
-def unstuff(framed: bytes) -> bytes:
-    """Remove stuffed dots. `framed` begins with the CRLF before the data, which is not part of the result."""
-    if b"\r\n." in framed:
-        framed = framed.replace(b"\r\n.", b"\r\n")
-    return framed[2:]
+        return framed.replace(b"\r\n.", b"\r\n") if self._stuffed else framed
 
 
 def stuff(data: bytes) -> bytes:

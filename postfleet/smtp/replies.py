@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from msgspec import Struct
 
@@ -49,6 +50,7 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+@lru_cache(maxsize=64)
 def encode_reply(reply: Reply, enhanced: bool = True) -> bytes:
     """The wire form. `enhanced`: whether enhanced status codes were offered."""
     prefix = reply.enhanced + " " if enhanced and reply.enhanced else ""

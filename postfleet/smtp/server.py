@@ -28,7 +28,7 @@ from postfleet.smtp.events import (
     Rcpt,
     ServerConfig,
 )
-from postfleet.smtp.framing import MAX_LINE, LineReader, MessageReader, flaw, unstuff
+from postfleet.smtp.framing import MAX_LINE, LineReader, MessageReader, flaw
 from postfleet.smtp.replies import Reply, encode_reply
 from postfleet.smtp.sasl import MECHANISMS, BadResponse, Exchange, decode_response, plain
 
@@ -50,7 +50,7 @@ class State(Enum):
 
 
 _GREETED = frozenset({State.GREETED, State.READY, State.MAIL, State.RCPT})
-_ALONE = (Connected, Hello, Auth, Data)
+_ALONE = frozenset({Connected, Hello, Auth, Data})
 """What a client must see answered before it says more (RFC 5321 3.1, RFC 2920 3.1, RFC 4954 4)."""
 _HTTP = frozenset({"GET", "POST", "PUT", "HEAD", "OPTIONS", "CONNECT", "DELETE", "PATCH", "TRACE", "PRI"})
 _NOT_IMPLEMENTED = frozenset({"EXPN", "BDAT", "ETRN", "STARTTLS", "TURN", "SEND", "SOML", "SAML"})
@@ -140,7 +140,7 @@ class Server:
     def reply(self, reply: Reply) -> None:
         """Answer the event. A code below 400 accepts it; 421 also ends the connection."""
         event = self._answered()
-        if self._buffer and isinstance(event, _ALONE):
+        if self._buffer and type(event) in _ALONE:
             self.close(_OUT_OF_STEP)
             return
         self._pending = None
@@ -340,7 +340,7 @@ class Server:
         return True
 
     def _checked(self, framed: bytes) -> bytes:
-        data = unstuff(framed)
+        data = framed[2:]
         if not framed or len(data) > self.config.max_size:
             raise BadCommand(552, "5.3.4", f"Message larger than {self.config.max_size} octets")
         if len(framed) > MAX_HEADER and framed.find(b"\r\n\r\n", 0, MAX_HEADER) < 0:
