@@ -7,7 +7,6 @@ shows my nonce is my own success whose reply was lost.
 from __future__ import annotations
 
 import random
-from collections.abc import Collection
 from enum import Enum
 
 import structlog
@@ -84,8 +83,8 @@ class Claims:
         self._settings = settings
         self._rng = rng
 
-    async def take(self, order: str, running: Collection[str]) -> Claimed | Held | Finished:
-        """Claim `order` for this incarnation; `running` names the Orders that a task of mine works on."""
+    async def take(self, order: str) -> Claimed | Held | Finished:
+        """Claim `order` for this incarnation, of which no other task works on it."""
         mine = self._open()
         written = await self._state.put_if_absent(_partition(order), "", encode(mine), self._expiry())
         if written.ok and written.row is not None:
@@ -100,13 +99,11 @@ class Claims:
         if claim.state == "released":
             return await self._reopen(order, written.row, claim, claim.outcomes)
         if claim.owner == self._me:
-            return await self._adopt(order, written.row, claim, running)
+            return await self._adopt(order, written.row, claim)
         return await self._take_over(order, written.row, claim)
 
-    async def _adopt(self, order: str, row: Row, claim: Claim, running: Collection[str]) -> Claimed | Held:
-        """My own open claim: a duplicate copy of what runs, or the remains of a task of mine that died."""
-        if order in running:
-            return Held(self._settings.visibility / 2, "a duplicate of an Order that this worker runs")
+    async def _adopt(self, order: str, row: Row, claim: Claim) -> Claimed | Held:
+        """My own open claim without a task: its write was reported failed but landed, or the task died."""
         await self._journal.flush()
         known, _, _ = await read_journal(self._state, self._me, claim.start)
         return await self._reopen(order, row, claim, merged(claim.outcomes, known, order))

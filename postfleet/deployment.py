@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from postfleet.providers import Providers, parse_profiles
 from postfleet.settings import Settings, load_settings
 
 
@@ -72,11 +73,26 @@ class DataDir:
         return self.path / "ledger.ndjson"
 
     @property
+    def inbox(self) -> Path:
+        """The last messages that the sandbox took: `postfleet.inbox`."""
+        return self.path / "inbox"
+
+    @property
+    def loads(self) -> Path:
+        """Folder of the load generator's logs, one file a run: `postfleet.evidence`."""
+        return self.path / "loads"
+
+    @property
     def credentials(self) -> Path:
         return self.path / "credentials.json"
 
     def settings(self) -> Settings:
         return load_settings(self.path / "settings.toml")
+
+    def providers(self) -> Providers:
+        """The shipped profiles and those of `providers.toml`. Raises `ValueError` that names what is wrong with it."""
+        path = self.path / "providers.toml"
+        return Providers(parse_profiles(path.read_text(), str(path)) if path.exists() else ())
 
     def deployment(self) -> Deployment:
         return msgspec.json.decode((self.path / "run.json").read_bytes(), type=Deployment)

@@ -85,9 +85,7 @@ async def load_all(state: StateTable, partition: str, kind: type[T]) -> dict[str
         start = rows[-1].sort + "\0"
 
 
-async def store(
-    state: StateTable, partition: str, sort: str, record: Struct, expires: float | None = None
-) -> None:
+async def store(state: StateTable, partition: str, sort: str, record: Struct, expires: float | None = None) -> None:
     """Last writer wins."""
     body = msgspec.json.encode(record)
     written = await state.put_if_absent(partition, sort, body, expires)

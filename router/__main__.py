@@ -1,1 +1,48 @@
 """`python -P -m router --data DIR`: wires the router to its stores and clock."""
+
+from __future__ import annotations
+
+from postfleet.backends.local import open_local
+from postfleet.clock import SystemClock
+from postfleet.directory import Directory
+from postfleet.dns.site_resolver import open_sites
+from postfleet.events import EVENTS, EventWriter
+from postfleet.process import data_dir_argument, on_terminate, run_service, system_random
+from postfleet.providers import Providers
+from router.service import Router
+
+
+async def main() -> int:
+    data = data_dir_argument("router")
+    settings, deployment = data.settings(), data.deployment()
+    clock, rng = SystemClock(), system_random()
+    backends = await open_local(data.store, clock=clock, visibility=settings.visibility)
+    async with backends:
+        router = Router(
+            backends,
+            directory=Directory(backends.state),
+            sites=open_sites(
+                clock,
+                rng,
+                Providers(),
+                nameserver=deployment.dns,
+                port=deployment.delivery_port,
+                route=deployment.route,
+            ),
+            events=EventWriter(
+                blobs=backends.blobs,
+                announcements=backends.queue(EVENTS),
+                clock=clock,
+                settings=settings,
+                rng=rng,
+            ),
+            clock=clock,
+            settings=settings,
+        )
+        on_terminate(router.stop)
+        await router.run()
+    return 0
+
+
+if __name__ == "__main__":
+    run_service("router", main)

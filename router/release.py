@@ -33,7 +33,9 @@ DNS_FAILURE, TIMED_OUT = 21, 24
 def orders_of(unit: Unit, plan: Plan) -> list[Order]:
     messages = flatten(unit)
     return [
-        Order(order_id(unit.id, cut), unit.tenant, each.pool, each.binding, each.lane, _groups(messages, each.positions))
+        Order(
+            order_id(unit.id, cut), unit.tenant, each.pool, each.binding, each.lane, _groups(messages, each.positions)
+        )
         for cut, each in enumerate(plan.orders)
     ]
 

@@ -92,9 +92,7 @@ class Router:
         unit = await self._with_page(unit)
         plan = await self._plan(unit)
         await self._release(unit, plan)
-        await send_parks(
-            parks_of(unit, plan), units=self._units, state=self._backends.state, now=self._clock.now()
-        )
+        await send_parks(parks_of(unit, plan), units=self._units, state=self._backends.state, now=self._clock.now())
         await self._events.write(events_of(unit, plan))
 
     async def _with_page(self, unit: Unit) -> Unit:

@@ -21,6 +21,7 @@ SMTP_PORT = 25
 ENOUGH_TARGETS = 5
 """Hosts of lower preference are not looked up once there are so many addresses (RFC 5321 section 5.1 wants two)."""
 ROUTE = "route"
+UNLIMITED = 1_000_000
 CACHE_SIZE = 50_000
 
 SiteAnswer = Site | NullMx | NoDomain | TempFail
@@ -125,7 +126,15 @@ class Route:
     """One site: all mail goes to `host`, an IP address, and no nameserver is asked."""
 
     def __init__(self, host: str, port: int) -> None:
-        self._site = Site(ROUTE, ROUTE, lane(DEFAULT, ROUTE), DEFAULT.name, ((host,),))
+        self._site = Site(
+            ROUTE,
+            ROUTE,
+            lane(DEFAULT, ROUTE),
+            DEFAULT.name,
+            ((host,),),
+            connections=UNLIMITED,
+            messages_per_connection=UNLIMITED,
+        )
         self._target = Target(host, host, port)
         self._family = ipaddress.ip_address(host).version
 
