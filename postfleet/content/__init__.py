@@ -1,0 +1,1 @@
+"""Content of messages: templates, MIME, headers, return paths. Pure."""
