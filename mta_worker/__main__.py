@@ -41,8 +41,7 @@ async def main() -> int:
     settings, deployment, secrets = data.settings(), data.deployment(), data.secrets()
     clock, rng = SystemClock(), system_random()
     incarnation = nonce(rng)
-    backends = await open_local(data.store, clock=clock, visibility=settings.visibility)
-    async with backends:
+    async with await open_local(data.store, clock=clock, visibility=settings.visibility) as backends:
         state = backends.state
         directory = Directory(state)
         leases = LeaseKeeper(state, incarnation, clock=clock, settings=settings, on_fenced=fenced)

@@ -16,8 +16,7 @@ async def main() -> int:
     data = data_dir_argument("router")
     settings, deployment = data.settings(), data.deployment()
     clock, rng = SystemClock(), system_random()
-    backends = await open_local(data.store, clock=clock, visibility=settings.visibility)
-    async with backends:
+    async with await open_local(data.store, clock=clock, visibility=settings.visibility) as backends:
         router = Router(
             backends,
             directory=Directory(backends.state),

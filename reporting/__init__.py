@@ -1,0 +1,1 @@
+"""Events: merged, de-duplicated, kept."""
