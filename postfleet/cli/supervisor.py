@@ -1,0 +1,138 @@
+"""Runs the platform's processes: starts them, says when one dies, starts it again, ends with them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from msgspec import Struct
+
+RESTART_FIRST = 0.2
+RESTART_LONGEST = 5.0
+STEADY = 10.0
+"""A process that ran for so long is started again without growing delay, seconds."""
+CONFIGURATION_ERROR = 2
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Service(Struct, frozen=True):
+    """One process. `rank` orders the stop: low ranks first."""
+
+    name: str
+    module: str
+    arguments: tuple[str, ...]
+    rank: int
+    grace: float = 15.0
+    """Seconds from SIGTERM to SIGKILL."""
+
+
+class StartFailed(Exception):
+    """A service cannot run as configured; the text says why."""
+
+
+def _die_with(parent: int) -> Callable[[], None]:
+    """In the child: be killed when the supervisor is, however it dies."""
+
+    def prepare() -> None:
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return prepare
+
+
+class Supervisor:
+    def __init__(self, services: Sequence[Service], *, logs: Path, run: Path, say: Callable[[str], None]) -> None:
+        self._services = services
+        self._logs = logs
+        self._run = run
+        self._say = say
+        self._processes: dict[str, asyncio.subprocess.Process] = {}
+        self._keepers: dict[str, asyncio.Task[None]] = {}
+        self._stopping = False
+        self.broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Fails with `StartFailed` when a service cannot run."""
+
+    async def start(self) -> None:
+        for directory in (self._logs, self._run):
+            directory.mkdir(parents=True, exist_ok=True)
+        for service in self._services:
+            await self._spawn(service)
+            self._keepers[service.name] = asyncio.create_task(self._keep(service))
+
+    async def _spawn(self, service: Service) -> None:
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        with (self._logs / f"{service.name}.log").open("ab") as log:  # noqa: ASYNC230 - a local log file
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-P",
+                "-m",
+                service.module,
+                *service.arguments,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment,
+                start_new_session=True,
+                preexec_fn=_die_with(os.getpid()),
+            )
+        self._processes[service.name] = process
+        (self._run / f"{service.name}.pid").write_text(f"{process.pid}\n")
+
+    async def _keep(self, service: Service) -> None:
+        loop = asyncio.get_running_loop()
+        delay = RESTART_FIRST
+        while True:
+            started = loop.time()
+            code = await self._processes[service.name].wait()
+            if self._stopping:
+                return
+            if code == CONFIGURATION_ERROR:
+                self._break(service)
+                return
+            if loop.time() - started > STEADY:
+                delay = RESTART_FIRST
+            self._say(f"{service.name} {_how_it_ended(code)}; started again")
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, RESTART_LONGEST)
+            await self._spawn(service)
+
+    def _break(self, service: Service) -> None:
+        lines = (self._logs / f"{service.name}.log").read_text(errors="replace").splitlines()
+        if not self.broken.done():
+            self.broken.set_exception(StartFailed(lines[-1] if lines else f"{service.name} cannot start"))
+
+    async def stop(self) -> None:
+        """By rank: those that take mail in first, those that others need last."""
+        self._stopping = True
+        for rank in sorted({service.rank for service in self._services}):
+            await asyncio.gather(*(self._stop_one(each) for each in self._services if each.rank == rank))
+        for keeper in self._keepers.values():
+            keeper.cancel()
+        await asyncio.gather(*self._keepers.values(), return_exceptions=True)
+
+    async def _stop_one(self, service: Service) -> None:
+        process = self._processes.get(service.name)
+        if process is None or process.returncode is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        try:
+            await asyncio.wait_for(process.wait(), service.grace)
+        except TimeoutError:
+            self._say(f"{service.name} did not stop within {service.grace:.0f} s; killed")
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+        (self._run / f"{service.name}.pid").unlink(missing_ok=True)
+
+
+def _how_it_ended(code: int) -> str:
+    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
