@@ -1,0 +1,91 @@
+"""`backends`: each implementation in turn. Tests wait by `asyncio.sleep`; in memory that time is virtual."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from pathlib import Path
+
+import pytest
+from support.memory_backends import MemoryBackends
+
+from postfleet.backends.local import open_local
+from postfleet.clock import SystemClock
+from postfleet.ports import Backends, WorkQueue
+
+VISIBILITY = 1.0
+"""Seconds; short enough to wait for, and whole, since SQS counts in seconds."""
+
+Opener = Callable[[Path], AbstractAsyncContextManager[Backends]]
+
+
+class LoopClock:
+    def now(self) -> float:
+        return 1_800_000_000.0 + self.mono()
+
+    def mono(self) -> float:
+        return asyncio.get_running_loop().time()
+
+
+@contextmanager
+def virtual_time() -> Iterator[None]:
+    """The running loop's time passes only when it has nothing else to do, and then at once."""
+    loop = asyncio.get_running_loop()
+    selector = loop._selector  # type: ignore[attr-defined]
+    now, real_select, real_time = [0.0], selector.select, loop.time
+
+    def select(timeout: float | None = None) -> object:
+        now[0] += timeout or 0.0
+        return real_select(0 if timeout is not None else None)
+
+    now[0] = real_time()
+    selector.select, loop.time = select, lambda: now[0]  # type: ignore[method-assign]
+    yield
+    selector.select, loop.time = real_select, real_time  # type: ignore[method-assign]
+
+
+@asynccontextmanager
+async def open_memory(directory: Path) -> AsyncIterator[Backends]:
+    with virtual_time():
+        yield MemoryBackends(LoopClock(), VISIBILITY)
+
+
+@asynccontextmanager
+async def open_on_disk(directory: Path) -> AsyncIterator[Backends]:
+    async with await open_local(directory, clock=SystemClock(), visibility=VISIBILITY) as backends:
+        yield backends
+
+
+OPENERS: dict[str, Opener] = {"local": open_on_disk, "memory": open_memory}
+CANNOT: dict[tuple[str, str], str] = {}
+"""(backend, test) -> why that backend cannot keep what the test asks."""
+
+
+@pytest.fixture(params=list(OPENERS))
+def backend(request: pytest.FixtureRequest) -> str:
+    reason = CANNOT.get((request.param, request.node.originalname))
+    if reason is not None:
+        pytest.skip(reason)
+    return str(request.param)
+
+
+@pytest.fixture
+async def backends(backend: str, tmp_path: Path) -> AsyncIterator[Backends]:
+    async with OPENERS[backend](tmp_path) as opened:
+        yield opened
+
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture
+def unique(request: pytest.FixtureRequest) -> str:
+    """A name for this test alone: a blob prefix, a partition or a queue."""
+    return f"t{next(_numbers)}-{request.node.originalname.replace('_', '-')[:40]}"
+
+
+@pytest.fixture
+def queue(backends: Backends, unique: str) -> WorkQueue:
+    return backends.queue(unique)
