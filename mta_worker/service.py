@@ -18,8 +18,6 @@ from postfleet.stages import Order, decode_order_entry
 
 log = structlog.get_logger()
 
-REFRESH = 1.0
-
 
 class Worker:
     def __init__(
@@ -84,7 +82,7 @@ class Worker:
 
     async def _keep_fresh(self) -> None:
         while True:
-            await asyncio.sleep(REFRESH)
+            await asyncio.sleep(self._settings.snapshot_refresh)
             try:
                 await self._directory.refresh()
             except StorageError as error:

@@ -2,7 +2,8 @@
 
 The next final dot on a connection waits until the outcome of the one before is
 durable; MAIL, RCPT and DATA of the next message go out meanwhile. Neither MAIL
-nor a final dot is sent unless this worker's lease is good.
+nor a connection's first final dot is sent unless this worker's lease is good;
+the later dots are fenced by the journal, which a successor seals.
 """
 
 from __future__ import annotations
@@ -149,16 +150,22 @@ class Session(asyncio.Protocol):
         self._flush()
 
     def _body_wanted(self) -> None:
-        if self._journalled is None or self._journalled.done():
+        if self._journalled is None:
+            self._send_first_body()
+        elif self._journalled.done():
             self._send_body()
         else:
             self._journalled.add_done_callback(lambda _: self._send_body())
 
+    def _send_first_body(self) -> None:
+        if self._postman.leases.good():
+            self._send_body()
+        else:
+            self.abort()
+
     def _send_body(self) -> None:
         if self._transport is None or self._transport.is_closing() or self._job is None:
             return
-        if not self._postman.leases.good():
-            return self.abort()
         self._transport.writelines(self._smtp.body(self._job.data))
         self._flush()
 

@@ -20,7 +20,7 @@ MAX_DELAY = 900.0
 MAX_ROW = 400 * 1024
 """Largest row body, bytes."""
 MAX_ENTRY = 1024 * 1024
-"""Largest queue entry, bytes; also the largest total of one `send`."""
+"""Largest queue entry, bytes."""
 
 
 class StorageError(Exception):

@@ -20,6 +20,10 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     lease_time: float = 15.0
     visibility: float = 60.0
     visibility_extend: float = 20.0
+    # side tasks
+    snapshot_refresh: float = 1.0
+    """How old what a process knows of pools, bindings, keys and domains may be."""
+    sweep_every: float = 5.0
     # journal
     journal_window: float = 0.002
     events_window: float = 0.02

@@ -34,8 +34,6 @@ from router.release import entries_of, events_of, orders_of, parks_of
 log = structlog.get_logger()
 
 UNITS_IN_HAND = 64
-REFRESH = 1.0
-SWEEP = 5.0
 
 
 class Router:
@@ -129,7 +127,7 @@ class Router:
 
     async def _keep_fresh(self) -> None:
         while True:
-            await asyncio.sleep(REFRESH)
+            await asyncio.sleep(self._settings.snapshot_refresh)
             try:
                 await self._directory.refresh()
             except StorageError as error:
@@ -143,7 +141,7 @@ class Router:
                     log.info("parks_swept", moved=moved)
             except StorageError as error:
                 log.warning("sweep_failed", error=str(error))
-            await asyncio.sleep(SWEEP)
+            await asyncio.sleep(self._settings.sweep_every)
 
 
 def _things(body: bytes) -> Sequence[Unit | Manifest]:
