@@ -180,7 +180,10 @@ def _checked(address: Fragments) -> Fragments:
 
 
 def _sender(content: Inline) -> Mailbox:
-    address = _checked(parse(headers.clean(content.from_email), "Header:From"))
+    try:
+        address = _checked(parse(headers.clean(content.from_email), "Header:From"))
+    except InvalidAddress as error:
+        raise InvalidAddress(f"From: {error}") from None
     if isinstance(address[-1], Variable):
         raise InvalidAddress("From: the domain of the sender must not be a variable")
     return Mailbox(parse(content.from_name, "Header:From"), address)

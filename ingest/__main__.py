@@ -1,0 +1,54 @@
+"""`python -P -m ingest --data DIR`: wires the transmissions API and SMTP submission to their stores and clock."""
+
+from __future__ import annotations
+
+from ingest.http import make_app
+from ingest.service import HttpServer, Ingest, open_http_listener
+from ingest.smtp import SmtpServer, SmtpSettings
+from postfleet.accept import UNITS, Acceptor
+from postfleet.backends.local import open_local
+from postfleet.clock import SystemClock
+from postfleet.deployment import Deployment
+from postfleet.directory import Directory
+from postfleet.process import data_dir_argument, on_terminate, run_service, system_random
+from postfleet.settings import Settings
+
+
+def smtp_settings(deployment: Deployment, settings: Settings) -> SmtpSettings:
+    """Trusted clients may use any sender only while no mail leaves for the internet."""
+    return SmtpSettings(
+        hostname=deployment.host_name,
+        bounce_domain=f"bounces.{deployment.sending_domain or deployment.host_name}",
+        trust=deployment.trust,
+        any_sender=bool(deployment.sink or deployment.route),
+        max_size=settings.max_message_size,
+    )
+
+
+async def main() -> int:
+    data = data_dir_argument("ingest")
+    settings, deployment = data.settings(), data.deployment()
+    clock = SystemClock()
+    listener = open_http_listener(deployment.http)
+    async with await open_local(data.store, clock=clock, visibility=settings.visibility) as backends:
+        directory = Directory(backends.state)
+        acceptor = Acceptor(
+            blobs=backends.blobs,
+            units=backends.queue(UNITS),
+            state=backends.state,
+            clock=clock,
+            settings=settings,
+            rng=system_random(),
+        )
+        smtp = SmtpServer(
+            settings=smtp_settings(deployment, settings), directory=directory, acceptor=acceptor, clock=clock
+        )
+        http = HttpServer(make_app(directory, acceptor, settings), listener)
+        ingest = Ingest(directory=directory, smtp=smtp, smtp_address=deployment.smtp, http=http)
+        on_terminate(ingest.stop)
+        await ingest.run()
+    return 0
+
+
+if __name__ == "__main__":
+    run_service("ingest", main)
