@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Callable
-from enum import Enum
+from enum import StrEnum
 from typing import Any
 
 from msgspec import Struct
@@ -38,7 +38,7 @@ MAX_HEADER = 100 * 1024
 MAX_BACKLOG = 64 * 1024
 
 
-class State(Enum):
+class State(StrEnum):
     CONNECTED = "connected"
     REFUSED = "refused"
     GREETED = "greeted"
