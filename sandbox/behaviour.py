@@ -20,6 +20,8 @@ from typing import TypeVar
 
 from msgspec import Struct
 
+from postfleet.smtp.replies import Reply
+
 GREYLIST_SECONDS = 2.0
 MAX_STATE = 200_000
 """Recipients remembered, and as many greylisted triplets; the oldest go first."""
@@ -29,10 +31,12 @@ _PREFIX = re.compile(r"(accept|defer|bounce|block|greylist|slow|drop|421)(\d{0,4
 _DEFAULT_NUMBER = {"slow": 5}
 
 _DEFERRALS = (
-    "451 4.7.1 Temporarily deferred due to unusual sending rate; please try again later",
-    "452 4.2.2 The recipient's inbox is out of storage space; please try again later",
-    "450 4.2.1 The recipient is receiving mail at a rate that prevents additional messages from being delivered",
-    "451 4.3.0 Mail server temporarily rejected message",
+    Reply(451, "4.7.1", "Temporarily deferred due to unusual sending rate; please try again later"),
+    Reply(452, "4.2.2", "The recipient's inbox is out of storage space; please try again later"),
+    Reply(
+        450, "4.2.1", "The recipient is receiving mail at a rate that prevents additional messages from being delivered"
+    ),
+    Reply(451, "4.3.0", "Mail server temporarily rejected message"),
 )
 
 
@@ -43,19 +47,14 @@ class Script(Struct, frozen=True):
     number: int = 1
 
 
-class Answer(Struct, frozen=True):
-    """What to do at RCPT or at the final dot. An empty `reply` accepts."""
+class FinalDot(Struct, frozen=True):
+    """What happens after the final dot."""
 
-    reply: str = ""
-    close: bool = False
-    """Close after the reply."""
     delay: float = 0.0
     """Seconds before the reply."""
     cut: bool = False
     """Keep the message and cut the connection instead of replying."""
 
-
-ACCEPTED = Answer()
 
 _PLAIN = Script("accept")
 
@@ -91,8 +90,8 @@ class Behaviours:
         self._refused: dict[str, int] = {}
         self._first_seen: dict[tuple[str, str, str], float] = {}
 
-    def at_recipient(self, peer: str, sender: str, recipient: str, now: float) -> Answer:
-        """The answer to RCPT. `now` is on any clock that does not step."""
+    def at_recipient(self, peer: str, sender: str, recipient: str, now: float) -> Reply | None:
+        """The refusal that answers RCPT, None to accept. `now` is on any clock that does not step."""
         script = self._script(recipient)
         match script.kind:
             case "defer":
@@ -102,33 +101,31 @@ class Behaviours:
             case "greylist":
                 return self._greylisted(peer, sender, recipient, now)
             case "bounce":
-                return Answer(f"550 5.1.1 <{recipient}>: Recipient address rejected: User unknown")
+                return Reply(550, "5.1.1", f"<{recipient}>: Recipient address rejected: User unknown")
             case "421":
-                return Answer("421 4.3.2 Service shutting down, closing transmission channel", close=True)
+                return Reply(421, "4.3.2", "Service shutting down, closing transmission channel")
             case _:
-                return ACCEPTED
+                return None
 
-    def at_final_dot(self, recipient: str) -> Answer:
-        """The answer to a message for a recipient that was accepted."""
+    def at_final_dot(self, recipient: str) -> FinalDot:
+        """What to do with a message for a recipient that was accepted."""
         script = self._script(recipient)
         if script.kind == "slow":
-            return Answer(delay=script.number)
-        if script.kind == "drop" and self._count(script, recipient):
-            return Answer(cut=True)
-        return ACCEPTED
+            return FinalDot(delay=script.number)
+        return FinalDot(cut=script.kind == "drop" and self._count(script, recipient) > 0)
 
     def _script(self, recipient: str) -> Script:
         local_part, _, domain = recipient.rpartition("@")
         return parse_script(local_part) or self._domains.get(domain.lower()) or _PLAIN
 
-    def _defer(self, script: Script, recipient: str) -> Answer:
+    def _defer(self, script: Script, recipient: str) -> Reply | None:
         count = self._count(script, recipient)
-        return Answer(_DEFERRALS[(count - 1) % len(_DEFERRALS)]) if count else ACCEPTED
+        return _DEFERRALS[(count - 1) % len(_DEFERRALS)] if count else None
 
-    def _block(self, script: Script, recipient: str, peer: str) -> Answer:
+    def _block(self, script: Script, recipient: str, peer: str) -> Reply | None:
         if not self._count(script, recipient):
-            return ACCEPTED
-        return Answer(f"554 5.7.1 Service unavailable; Client host [{peer}] blocked using zen.spamhaus.org")
+            return None
+        return Reply(554, "5.7.1", f"Service unavailable; Client host [{peer}] blocked using zen.spamhaus.org")
 
     def _count(self, script: Script, recipient: str) -> int:
         """Which of the script's refusals this is, from 1; 0 once they are used up."""
@@ -138,14 +135,14 @@ class Behaviours:
         _remember(self._refused, recipient, count, self._max_state)
         return count
 
-    def _greylisted(self, peer: str, sender: str, recipient: str, now: float) -> Answer:
+    def _greylisted(self, peer: str, sender: str, recipient: str, now: float) -> Reply | None:
         triplet = (peer, sender.rpartition("@")[2].lower(), recipient)
         first = self._first_seen.get(triplet)
         if first is None:
             _remember(self._first_seen, triplet, now, self._max_state)
         elif now - first >= self._greylist:
-            return ACCEPTED
-        return Answer(f"450 4.2.0 <{recipient}>: Recipient address rejected: Greylisted, please try again later")
+            return None
+        return Reply(450, "4.2.0", f"<{recipient}>: Recipient address rejected: Greylisted, please try again later")
 
 
 def _remember(memory: dict[K, V], key: K, value: V, limit: int) -> None:
