@@ -21,6 +21,7 @@ from sandbox import world
 TTL = 300
 NEGATIVE_TTL = 60
 MAX_UDP = 1232
+MAX_TCP = 65535
 LONGEST_CHAIN = 8
 TCP_TIMEOUT = 10.0
 _LENGTH = struct.Struct("!H")
@@ -154,7 +155,7 @@ class _Stream:
             async with asyncio.timeout(TCP_TIMEOUT):
                 (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
                 query = dns.message.from_wire(await reader.readexactly(length))
-                wire = self._authority.answer(query).to_wire()
+                wire = self._authority.answer(query).to_wire(max_size=MAX_TCP)
                 writer.write(_LENGTH.pack(len(wire)) + wire)
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError, TimeoutError, dns.exception.DNSException):
