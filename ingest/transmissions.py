@@ -22,6 +22,8 @@ MAX_CAMPAIGN = 64
 MAX_TEXT = 8192
 """Characters of one header field."""
 MAX_HEADERS = 100
+MAX_COMMAS = 2_000_000
+"""In a body: every value of an array costs some 60 bytes while it is looked at, so this bounds memory."""
 
 _HEADER_NAME = re.compile("[!-9;-~]{1,70}")
 _OURS = frozenset(
@@ -76,6 +78,8 @@ class Checked(Struct, frozen=True, kw_only=True):
 
 def check_transmission(body: bytes, tenant: int, directory: Directory, max_recipients: int) -> Checked:
     """Raises `Refusal`."""
+    if body.count(b",") > MAX_COMMAS:
+        raise Refusal(413, invalid(f"the request has more than {MAX_COMMAS} values"))
     try:
         fields = _decode_fields(body) or {}
         if isinstance(fields, list):

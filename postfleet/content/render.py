@@ -11,8 +11,10 @@ from msgspec import Raw
 from postfleet.content import headers, transfer
 from postfleet.content.addresses import InvalidAddress, parse_address, quote_local_part, split_mailboxes
 from postfleet.content.compile import VERSION, Body, Field, Mailbox, Stored, TextField
-from postfleet.content.template import Fragments, Substitutions, Variable, escape_html, has_variables
+from postfleet.content.template import Fragments, Substitutions, Unrenderable, Variable, escape_html, has_variables
 from postfleet.stages import Message, Transmission, message_id
+
+MAX_HEADER_TEXT = 32 * 1024
 
 _decode_stored = msgspec.json.Decoder(Stored).decode
 _decode_data = msgspec.json.Decoder(dict[str, Any] | None).decode
@@ -23,7 +25,11 @@ class UnknownVersion(ValueError):
 
 
 class Renderer:
-    """Made once per content; `render` depends on its arguments and the stored bytes alone."""
+    """Made once per content; `render` depends on its arguments and the stored bytes alone.
+
+    `render` raises `Unrenderable` where the recipient's values are too long; data that is no JSON object, or an
+    invalid `header_to`, raise `msgspec.DecodeError` and `InvalidAddress`. All of them are final.
+    """
 
     def __init__(self, stored: bytes) -> None:
         content = _decode_stored(stored)
@@ -56,11 +62,11 @@ class Renderer:
 
     def _field(self, field: Field, values: Substitutions) -> str:
         if isinstance(field, TextField):
-            return headers.text_header(field.name, values.join(field.value))
+            return headers.text_header(field.name, _header_text(field.value, values))
         return headers.address_header(field.name, [self._mailbox(box, values) for box in field.mailboxes])
 
     def _mailbox(self, box: Mailbox, values: Substitutions) -> list[str]:
-        return headers.mailbox(values.join(box.name), self._address(box.address, values))
+        return headers.mailbox(_header_text(box.name, values), self._address(box.address, values))
 
     def _address(self, address: Fragments, values: Substitutions) -> str:
         """The sender's address where a whole address was to be substituted and the value is none."""
@@ -73,6 +79,13 @@ class Renderer:
             return parse_address(values.join(address))
         except InvalidAddress:
             return self._address(self._content.sender.address, values)
+
+
+def _header_text(fragments: Fragments, values: Substitutions) -> str:
+    text = values.join(fragments)
+    if len(text) > MAX_HEADER_TEXT:
+        raise Unrenderable(f"a header field has more than {MAX_HEADER_TEXT} characters after substitution")
+    return text
 
 
 def recipient_header(message: Message) -> str:

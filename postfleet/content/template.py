@@ -19,6 +19,11 @@ _RESERVED = frozenset(
     " empty".split()
 )
 
+MAX_FRAGMENTS = 20_000
+"""Pieces of text and variables in one part."""
+MAX_SUBSTITUTED = 20 * 1024 * 1024
+"""Characters that the values of one message may have together."""
+
 
 class Variable(Struct, frozen=True, array_like=True):
     """`raw`: written in three braces, to be left unescaped in HTML."""
@@ -28,6 +33,10 @@ class Variable(Struct, frozen=True, array_like=True):
 
 
 Fragments = tuple[str | Variable, ...]
+
+
+class Unrenderable(ValueError):
+    """One recipient's data does not make a message that could be sent."""
 
 
 class TemplateError(ValueError):
@@ -52,6 +61,8 @@ def parse(source: str, part: str) -> Fragments:
         fragments.append(Variable(tuple(path), bool(match[1])))
         # a third closing brace that no third opening one asked for is text, as in `{color:{{c}}}`
         position = match.end() - (bool(match[3]) and not match[1])
+        if len(fragments) > MAX_FRAGMENTS:
+            raise TemplateError(part, source.count("\n", 0, start) + 1, f"more than {MAX_FRAGMENTS} pieces")
     if position < len(source):
         fragments.append(source[position:])
     return tuple(fragments)
@@ -70,15 +81,16 @@ def has_variables(fragments: Fragments) -> bool:
 
 
 class Substitutions:
-    """The values that one recipient's copy sees."""
+    """The values that one recipient's copy sees. Raises `Unrenderable` once they are too long together."""
 
-    __slots__ = ("_email", "_name", "_recipient", "_shared")
+    __slots__ = ("_email", "_name", "_recipient", "_room", "_shared")
 
     def __init__(self, shared: Mapping[str, Any], recipient: Mapping[str, Any], email: str, name: str) -> None:
         self._shared = shared
         self._recipient = recipient
         self._email = email
         self._name = name
+        self._room = MAX_SUBSTITUTED
 
     def value(self, path: tuple[str, ...]) -> str:
         if path in _BUILT_IN:
@@ -87,7 +99,11 @@ class Substitutions:
         found = self._recipient[first] if first in self._recipient else self._shared.get(first)
         for name in path[1:]:
             found = found.get(name) if isinstance(found, dict) else None
-        return found if type(found) is str else _to_text(found)
+        text = found if type(found) is str else _to_text(found)
+        self._room -= len(text)
+        if self._room < 0:
+            raise Unrenderable(f"substituted values have more than {MAX_SUBSTITUTED} characters")
+        return text
 
     def join(self, fragments: Fragments) -> str:
         return "".join([f if type(f) is str else self.value(f.path) for f in fragments])  # type: ignore[union-attr]

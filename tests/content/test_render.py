@@ -17,7 +17,7 @@ from postfleet.content.addresses import InvalidAddress
 from postfleet.content.compile import Inline, compile_inline
 from postfleet.content.headers import date
 from postfleet.content.render import Renderer, UnknownVersion
-from postfleet.content.template import TemplateError
+from postfleet.content.template import TemplateError, Unrenderable
 from postfleet.stages import BlobRef, Message, Transmission
 
 SOME_TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=200)
@@ -252,3 +252,17 @@ def test_dates(timestamp: int) -> None:
     assert date(timestamp) == email.utils.format_datetime(
         email.utils.parsedate_to_datetime(email.utils.formatdate(timestamp, localtime=False).replace("-0000", "+0000"))
     )
+
+
+def test_limits_what_values_can_grow_to() -> None:
+    """A short template and long values make no endless message."""
+    with pytest.raises(Unrenderable):
+        render(inline(text="{{x}}" * 300), {"x": "y" * 100_000})
+    with pytest.raises(Unrenderable):
+        render(inline(subject="{{x}}"), {"x": "y" * 100_000})
+
+
+def test_limits_variables() -> None:
+    """A template of nothing but variables is refused at the door."""
+    with pytest.raises(TemplateError):
+        compile_inline(inline(text="{{x}}" * 100_000))

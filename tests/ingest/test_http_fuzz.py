@@ -81,14 +81,14 @@ def assert_sound(response: httpx.Response, acceptor: RecordingAcceptor) -> None:
 
 
 @given(body=st.binary(max_size=100) | JSON.map(lambda value: json.dumps(value).encode()))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_any_bytes(body: bytes) -> None:
     """No body makes the server fail."""
     assert_sound(*post(body))
 
 
 @given(changes=CHANGES)
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_almost_good_requests(changes: dict[str, Any]) -> None:
     """No field of any type or value makes the server fail, store half, or accept what cannot be rendered."""
     content = changes.pop("content", {})
