@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 from types import TracebackType
 
-from postfleet.backends.local_blobs import LocalBlobStore
+from postfleet.backends.local_blobs import LocalBlobStore, sync_directory
 from postfleet.backends.local_queue import LocalQueue, QueueFile, boot_id, prepare_queues
 from postfleet.backends.local_state import LocalStateTable, prepare_state
 from postfleet.clock import Clock
@@ -67,5 +67,7 @@ async def open_local(directory: Path, *, clock: Clock, visibility: float, reserv
 def _prepare(directory: Path, clock: Clock) -> None:
     for part in ("blobs", "incoming", "bells"):
         (directory / part).mkdir(mode=0o700, parents=True, exist_ok=True)
+    sync_directory(directory)
+    sync_directory(directory.parent)
     prepare_state(directory / STATE)
     prepare_queues(directory / QUEUES, clock, boot_id())

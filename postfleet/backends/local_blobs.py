@@ -228,7 +228,7 @@ class BlobWriter:
             try:
                 with shared(self._sweep_lock):
                     placed = place(path)
-                    _sync(directory)
+                    sync_directory(directory)
                 return placed
             except FileNotFoundError:
                 self._durable.pop(directory, None)
@@ -243,7 +243,7 @@ class BlobWriter:
         self._ensure_directory(parent)
         with suppress(FileExistsError):
             os.mkdir(directory, 0o700)
-        _sync(parent)
+        sync_directory(parent)
         self._durable[directory] = now
 
 
@@ -256,7 +256,7 @@ def delete_blobs(root: Path, keys: Sequence[str]) -> None:
             directories.add(os.path.dirname(path))
     for directory in directories:
         with suppress(FileNotFoundError):
-            _sync(directory)
+            sync_directory(directory)
 
 
 def _link_or_touch(temporary: str, path: str) -> bool:
@@ -279,7 +279,7 @@ def _write_durably(path: str, data: bytes) -> None:
         os.close(fd)
 
 
-def _sync(directory: str) -> None:
+def sync_directory(directory: str | Path) -> None:
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)

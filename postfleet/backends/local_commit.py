@@ -143,15 +143,17 @@ class Committer:
         return batch
 
     def _commit(self, batch: list[_Waiting]) -> None:
-        try:
-            self._execute(batch)
-            self._committed()
-        except _Spoilt as spoilt:
-            self._commit([one for one in batch if one is not spoilt.culprit])
-        except sqlite3.Error as error:
-            self._fail(batch, storage_error(error, self._path))
-        except Exception as error:
-            self._fail(batch, Unavailable(f"{self._path}: {error}"))
+        while batch:
+            try:
+                self._execute(batch)
+                self._committed()
+                return
+            except _Spoilt as spoilt:
+                batch = [one for one in batch if one is not spoilt.culprit]
+            except sqlite3.Error as error:
+                return self._fail(batch, storage_error(error, self._path))
+            except Exception as error:
+                return self._fail(batch, Unavailable(f"{self._path}: {error}"))
 
     def _execute(self, batch: list[_Waiting]) -> None:
         if self._db is None:

@@ -138,10 +138,10 @@ class LocalQueue:
             while True:
                 bell.clear()
                 received, next_due = await self._take(limit)
-                remaining = min(deadline, next_due) - self._clock.mono()
-                if received or self._clock.mono() >= deadline:
+                now = self._clock.mono()
+                if received or now >= deadline:
                     return received
-                await _rung(bell, min(max(remaining, 0.0), _LOOK_AGAIN))
+                await _rung(bell, min(deadline - now, max(next_due - now, 0.0), _LOOK_AGAIN))
         finally:
             self._file.bells.forget(self._name, bell)
 
@@ -200,10 +200,11 @@ class LocalQueue:
         """What could be received, and when something hidden comes next."""
         now = self._clock.mono()
         db.execute(_REVEAL, (self._name, now))
-        ids = json.dumps(self._choose(limit, db))
-        if ids == "[]":
+        chosen = self._choose(limit, db)
+        if not chosen:
             next_due = db.execute(_NEXT_DUE, (self._name,)).fetchone()[0]
             return [], float("inf") if next_due is None else next_due
+        ids = json.dumps(chosen)
         db.execute(_LEASE, (now + self._visibility, ids))
         return [Received(*columns) for columns in db.execute(_LEASED, (ids,))], now
 

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+import time
 from pathlib import Path
 
 import pytest
 
+from postfleet.backends import local_retention
 from postfleet.backends.local import LocalBackends
+from postfleet.backends.local_commit import connect
 from postfleet.backends.local_retention import MailRetention
 from postfleet.ports import Outgoing, Row
 
@@ -18,6 +22,21 @@ class HandClock:
 
     def mono(self) -> float:
         return self.mono_now
+
+
+class SlowToBegin:
+    """A connection that leaves time for others before each of its snapshots."""
+
+    def __init__(self, path: Path) -> None:
+        self._db = connect(path)
+
+    def execute(self, statement: str) -> sqlite3.Cursor:
+        if statement == "BEGIN":
+            time.sleep(0.03)
+        return self._db.execute(statement)
+
+    def close(self) -> None:
+        self._db.close()
 
 
 @pytest.fixture
@@ -81,17 +100,19 @@ async def test_a_repeated_put_if_absent_keeps_the_blob(
     assert await retention.sweep() == 0
 
 
-async def test_a_moving_reference_is_never_missed(local: LocalBackends, tmp_path: Path, clock: HandClock) -> None:
+async def test_a_moving_reference_is_never_missed(
+    local: LocalBackends, tmp_path: Path, clock: HandClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """While references go from queue to table and back, each new place written before the old is left, no blob goes."""
+    monkeypatch.setattr(local_retention, "connect", SlowToBegin)
     retention = MailRetention(tmp_path, clock, age=0.0)
     keys = [f"mail/{n}" for n in range(5)]
     for key in keys:
         await local.blobs.put(key, b"")
         await local.queue("q").send([Outgoing(key.encode())])
-    await local.queue("ballast").send([Outgoing(b"x" * 1000)] * 500)
-    moving = [asyncio.create_task(move_about(local)) for _ in keys]
+    moving = [asyncio.create_task(move_about(local, 0.007 + 0.002 * n)) for n in range(5)]
     try:
-        assert [await retention.sweep() for _ in range(40)] == [0] * 40
+        assert [await retention.sweep() for _ in range(10)] == [0] * 10
         assert not any(task.done() for task in moving)
     finally:
         for task in moving:
@@ -114,12 +135,14 @@ async def sweep_twice(retention: MailRetention, clock: HandClock) -> None:
     await retention.sweep()
 
 
-async def move_about(local: LocalBackends) -> None:
+async def move_about(local: LocalBackends, stay: float) -> None:
     queue = local.queue("q")
     while True:
         (entry,) = await queue.receive(1, 5)
+        await asyncio.sleep(stay)
         row = (await local.state.put_if_absent("p", entry.handle, entry.body)).row
         assert isinstance(row, Row)
         await queue.ack([entry.handle])
+        await asyncio.sleep(stay)
         await queue.send([Outgoing(row.body)])
         await local.state.delete_if(row)
