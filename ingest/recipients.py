@@ -113,9 +113,7 @@ def check_data(data: Raw, field: str, limit: int, too_large: str) -> Raw:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Rejected(invalid(f"invalid {field}: {error}")) from None
     if not value:
-        if isinstance(value, list) or value is None:
-            return NOTHING
-        return data
+        return NOTHING
     if isinstance(value, list):
         raise Rejected(invalid(f"field '{field}' is of type 'json_array', but needs to be of type 'json_object'"))
     if _deeper_than(MAX_DEPTH, value):

@@ -14,9 +14,7 @@ from msgspec import Struct
 
 from postfleet.content import headers, transfer
 from postfleet.content.addresses import InvalidAddress, parse_address, parse_domain, split_mailboxes
-from postfleet.content.template import Fragments, TemplateError, Variable, has_variables, parse
-
-__all__ = ["Inline", "TemplateError", "compile_inline"]
+from postfleet.content.template import Fragments, Variable, has_variables, parse
 
 VERSION = 1
 MAX_MAILBOXES = 100
@@ -82,7 +80,10 @@ _encode = msgspec.json.Encoder().encode
 
 
 def compile_inline(content: Inline) -> bytes:
-    """The stored form. Raises `TemplateError`, or `InvalidAddress` whose message begins with the field's name."""
+    """The stored form.
+
+    Raises `postfleet.content.template.TemplateError`, or `InvalidAddress` whose message begins with the field's name.
+    """
     sender = _sender(content)
     constant: list[str] = []
     fields: list[Field] = []
