@@ -26,6 +26,9 @@ SWEEP_EVERY = 5.0
 BACKLOG = 1024
 CONFIG = smtp.ServerConfig(hostname="mx.sandbox.example", max_size=64 * 1024 * 1024, max_errors=1000)
 
+_GONE = ("", 0)
+"""The peer of a connection that was reset before it was accepted has no name."""
+
 _TOO_MANY = Reply(421, "4.7.0", "Too many concurrent SMTP connections from your IP address")
 _FULL = Reply(452, "4.3.1", "Insufficient system storage")
 _MESSAGE_ID = re.compile(rb"^message-id:[ \t]*(?:\r\n[ \t]+)?(<[^>\r\n]*>)", re.IGNORECASE | re.MULTILINE)
@@ -150,7 +153,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._transport = transport
-        self.peer: str = transport.get_extra_info("peername")[0]
+        self.peer: str = (transport.get_extra_info("peername") or _GONE)[0]
         self.host: str = transport.get_extra_info("sockname")[0]
         self._id, self._may_stay = self._sink.opened(self)
         self._advance()
@@ -179,6 +182,9 @@ class _Connection(asyncio.Protocol):
         self._transport.abort()
 
     def time_out(self) -> None:
+        """With a 421; at once if the connection has been ending since the last time."""
+        if self._end:
+            self._transport.abort()
         self._end = self._end or TIMEOUT
         self._smtp.close(Reply(421, "4.4.2", "Timeout"))
         self._write()
