@@ -125,9 +125,9 @@ class LocalQueue:
         self._last_group = ""
 
     async def send(self, entries: Sequence[Outgoing]) -> None:
-        if sum(len(entry.body) for entry in entries) > MAX_ENTRY:
-            raise TooLarge(f"queue {self._name}: one send holds more than {MAX_ENTRY} bytes")
         for entry in entries:
+            if len(entry.body) > MAX_ENTRY:
+                raise TooLarge(f"queue {self._name}: an entry of {len(entry.body)} bytes, more than {MAX_ENTRY}")
             self._check_delay(entry.delay)
         await self._file.committer.submit(partial(self._send, entries))
 

@@ -78,9 +78,9 @@ class MemoryQueue:
         self._news = asyncio.Event()
 
     async def send(self, entries: Sequence[Outgoing]) -> None:
-        if sum(len(entry.body) for entry in entries) > MAX_ENTRY:
-            raise TooLarge(f"one send holds more than {MAX_ENTRY} bytes")
         for entry in entries:
+            if len(entry.body) > MAX_ENTRY:
+                raise TooLarge(f"an entry holds more than {MAX_ENTRY} bytes")
             _check_delay(entry.delay)
         for entry in entries:
             self._sent += 1
