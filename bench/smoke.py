@@ -138,7 +138,7 @@ def running(command: list[str], directory: Path, port: int) -> Iterator[int]:
         try:
             await_greeting(port, process)
             yield process.pid
-        except Exception:
+        except (Exception, SystemExit):
             sys.stderr.write(output.read_text(errors="replace")[-4000:])
             raise
         finally:
