@@ -109,11 +109,11 @@ def postfix(directory: Path, route: Route) -> Iterator[int]:
     for name, text in (("main.cf", POSTFIX_MAIN), ("master.cf", POSTFIX_MASTER)):
         (configuration / name).write_text(text.format(directory=directory, **route._asdict()))
     command = [program("postfix"), "-c", str(configuration)]
-    with running([*command, "start-fg"], directory, route.smtp) as process:
-        try:
+    try:
+        with running([*command, "start-fg"], directory, route.smtp) as process:
             yield process
-        finally:
-            subprocess.run([*command, "stop"], check=True, capture_output=True)
+    finally:  # its master process is in a session of its own
+        subprocess.run([*command, "stop"], check=False, capture_output=True)
 
 
 @contextlib.contextmanager
