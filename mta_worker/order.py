@@ -180,7 +180,7 @@ class OrderRunner:
 
     async def _deliver_batch(self, run: OrderRun, batch: Sequence[tuple[int, Transmission, Message]]) -> None:
         try:
-            contents = await self._contents.load({transmission for _, transmission, _ in batch})
+            contents = await self._contents.load(transmission for _, transmission, _ in batch)
         except NotFound as error:
             for n, _, _ in batch:
                 self._fail(run, n, f"550 5.6.0 the content is gone: {error}")

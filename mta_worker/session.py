@@ -9,7 +9,7 @@ the later dots are fenced by the journal, which a successor seals.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from msgspec import Struct
 
@@ -59,9 +59,8 @@ class Session(asyncio.Protocol):
     # ------------------------------------------------------------ the transport's side
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.write(self._request)
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.write(self._request)
         self._expect_within(self._postman.settings.connect_timeout)
 
     def data_received(self, data: bytes) -> None:
