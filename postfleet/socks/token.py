@@ -70,8 +70,9 @@ def sign(key: bytes, claims: Claims) -> str:
 def verify(key: bytes, username: str, token: str, target: tuple[str, int], now: float) -> Claims | Denial:
     """What a token grants to `username` for `target` (IP address, port) at `now`, Unix seconds."""
     try:
+        source = str(ip_address(username))
         data = _unpack(token)
-        mac = _mac(key, username, *target, data[_MAC_SIZE:])
+        mac = _mac(key, source, *target, data[_MAC_SIZE:])
     except ValueError:
         return Denial.MALFORMED
     if not hmac.compare_digest(mac, data[:_MAC_SIZE]):
@@ -83,7 +84,7 @@ def verify(key: bytes, username: str, token: str, target: tuple[str, int], now: 
     if now >= grant.expires:
         return Denial.EXPIRED
     return Claims(
-        source=username,
+        source=source,
         host=target[0],
         port=target[1],
         limit_key=grant.limit_key,
