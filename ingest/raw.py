@@ -11,6 +11,7 @@ from binascii import Error, a2b_qp
 from functools import lru_cache
 
 from postfleet.content.addresses import InvalidAddress, parse_address, split_mailboxes
+from postfleet.content.headers import clean
 
 MAX_HOPS = 100
 """RFC 5321 section 6.3."""
@@ -98,11 +99,11 @@ def _addresses(value: bytes) -> tuple[str, ...]:
 
 
 def decode_text(value: bytes) -> str:
-    """An unstructured header value without folding, encoded words decoded, cut to `MAX_TEXT` characters."""
+    """An unstructured header value without folding and control characters, encoded words decoded, cut to `MAX_TEXT`."""
     text = value[: 4 * MAX_TEXT].replace(b"\r\n", b"").decode("utf-8", "replace").strip()
     if "=?" in text:
         text = _ENCODED_WORD.sub(_decode_word, text)
-    return text[:MAX_TEXT]
+    return clean(text)[:MAX_TEXT]
 
 
 def _decode_word(match: re.Match[str]) -> str:
@@ -110,6 +111,7 @@ def _decode_word(match: re.Match[str]) -> str:
     charset, encoding, text = match[1], match[2].lower(), match[3]
     try:
         octets = b64decode(text) if encoding == "b" else a2b_qp(text, header=True)
-        return octets.decode(charset, "replace")
+        # Some charsets decode to lone surrogates, which nothing can store.
+        return octets.decode(charset, "replace").encode("utf-8", "replace").decode()
     except (Error, LookupError, ValueError):
         return match[0]

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ingest.raw import BadMessage, RawMessage, decode_text
 
@@ -89,6 +93,8 @@ def test_ambiguous_from_is_refused(header):
         (b" =?utf-8?B?SMO2cmVu?= =?utf-8?q?_m=C3=B6gen?= x", "Hören mögen x"),
         (b" =?nonsense?B?SMO2cmVu?=", "=?nonsense?B?SMO2cmVu?="),
         (b" =?utf-8?B?SMO2cmV?=", "=?utf-8?B?SMO2cmV?="),
+        (b" =?unicode_escape?Q?a=5Cud800b?=", "a?b"),
+        (b" =?utf-8?Q?a=0D=0ABcc:_x=00?=", "a  Bcc: x "),
         ("Hören".encode(), "Hören"),
         (b"x" * 5000, "x" * 256),
     ],
@@ -101,3 +107,18 @@ def test_header_text_is_decoded_as_well_as_can_be(value, text):
 def test_hops_are_counted():
     """Each Received field is one host passed."""
     assert RawMessage(b"Received: a\r\n\tb\r\nreceived: c\r\n\r\nReceived: body\r\n").hops == 2
+
+
+PIECES = [b"From: ", b"a@b", b"\r\n", b" ", b"Subject: =?utf-8?B?", b"?=", b":", b"<", b'"', b"Bcc:x"]
+
+
+@given(st.lists(st.sampled_from(PIECES)))
+def test_garbage_is_stored_or_refused(pieces):
+    """Any data makes content that ends with its body, or a `BadMessage`; nothing else is raised."""
+    message = RawMessage(b"".join(pieces))
+    assert len(message.subject) <= 256
+    with suppress(BadMessage):
+        message.senders()
+    content = message.content(b"Received: x\r\n", "1@x", "d")
+    header, blank, _ = content.partition(b"\r\n\r\n")
+    assert header.startswith(b"Received: x\r\n") and blank and b"\r\nBcc:x" not in header
