@@ -22,7 +22,7 @@ from postfleet.ids import nonce
 from postfleet.journal import Journal
 from postfleet.lease import LeaseKeeper
 from postfleet.process import EX_TEMPFAIL, data_dir_argument, on_terminate, run_service, system_random
-from postfleet.providers import LANES, Providers
+from postfleet.providers import LANES
 
 
 class ProxyNetwork:
@@ -51,7 +51,7 @@ async def main() -> int:
             sites=open_sites(
                 clock,
                 rng,
-                Providers(),
+                data.providers(),
                 nameserver=deployment.dns,
                 port=deployment.delivery_port,
                 route=deployment.route,

@@ -8,7 +8,6 @@ from postfleet.directory import Directory
 from postfleet.dns.site_resolver import open_sites
 from postfleet.events import EVENTS, EventWriter
 from postfleet.process import data_dir_argument, on_terminate, run_service, system_random
-from postfleet.providers import Providers
 from router.service import Router
 
 
@@ -23,7 +22,7 @@ async def main() -> int:
             sites=open_sites(
                 clock,
                 rng,
-                Providers(),
+                data.providers(),
                 nameserver=deployment.dns,
                 port=deployment.delivery_port,
                 route=deployment.route,

@@ -51,6 +51,8 @@ async def run_platform(data: DataDir, choices: Choices) -> None:
         settings = data.settings()
         deployment = decide(data, choices)
         keep_secrets(data)
+        if not deployment.route:
+            await _keep_sandbox_profiles(data)
         backends = await open_local(data.store, clock=SystemClock(), visibility=settings.visibility)
         async with backends:
             credentials = await furnish(data, deployment, backends)
@@ -66,6 +68,15 @@ async def run_platform(data: DataDir, choices: Choices) -> None:
             finally:
                 typer.echo("stopping")
                 await supervisor.stop()
+
+
+async def _keep_sandbox_profiles(data: DataDir) -> None:
+    """`providers.toml`, which router and workers read when they start."""
+    command = (sys.executable, "-P", "-m", "sandbox.profiles", "--data", str(data.path))
+    process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
+    _, said = await process.communicate()
+    if process.returncode:
+        raise StartFailed(f"the sandbox's profiles were not written: {said.decode(errors='replace').strip()}")
 
 
 def _check(choices: Choices) -> None:
