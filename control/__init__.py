@@ -1,0 +1,1 @@
+"""Says which proxy owns which sending IP, and keeps the stores tidy."""

@@ -1,0 +1,54 @@
+"""`python -P -m control --data DIR`: the fleet controller, and the sweep of mail that nothing needs any more."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import structlog
+
+from control.fleet import FleetController
+from control.probe import probe
+from postfleet.backends.local import open_local
+from postfleet.backends.local_retention import MailRetention
+from postfleet.clock import SystemClock
+from postfleet.process import data_dir_argument, on_terminate, run_service
+
+log = structlog.get_logger()
+
+PROBE_EVERY = 1.0
+PROBE_TIMEOUT = 2.0
+SWEEP_EVERY = 60.0
+
+
+async def repeat(name: str, action: Callable[[], Awaitable[object]], every: float, stop: asyncio.Event) -> None:
+    """Until stopped. An action that fails is logged and tried again at its next time."""
+    while not stop.is_set():
+        try:
+            await action()
+        except Exception:
+            log.exception(f"{name}_failed")
+        try:
+            async with asyncio.timeout(every):
+                await stop.wait()
+        except TimeoutError:
+            continue
+
+
+async def main() -> int:
+    data, clock, stop = data_dir_argument("control"), SystemClock(), asyncio.Event()
+    settings, deployment = data.settings(), data.deployment()
+    async with await open_local(data.store, clock=clock, visibility=settings.visibility) as backends:
+        fleet = FleetController(backends.state, deployment.proxies, partial(probe, timeout=PROBE_TIMEOUT), clock)
+        retention = MailRetention(data.store, clock)
+        on_terminate(stop.set)
+        log.info("control_started", proxies=len(deployment.proxies))
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(repeat("fleet_round", fleet.round, PROBE_EVERY, stop))
+            tasks.create_task(repeat("mail_sweep", retention.sweep, SWEEP_EVERY, stop))
+    return 0
+
+
+if __name__ == "__main__":
+    run_service("control", main)
