@@ -89,6 +89,8 @@ class Acceptor:
         self._ids = TransmissionIds(clock, rng)
         self._waiting: list[tuple[Submission, asyncio.Future[None]]] = []
         self._committer: asyncio.Task[None] | None = None
+        self._crowded = False
+        """The last commit carried several submissions: waiting a little makes fewer, larger ones."""
 
     def new_id(self) -> str:
         return self._ids.new()
@@ -103,7 +105,10 @@ class Acceptor:
     async def _commit_all(self) -> None:
         try:
             while self._waiting:
+                if self._crowded:
+                    await asyncio.sleep(self._settings.accept_linger)
                 batch = self._take_batch()
+                self._crowded = len(batch) > 1
                 failure = await self._commit([submission for submission, _ in batch])
                 for _, done in batch:
                     if done.done():

@@ -24,6 +24,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     snapshot_refresh: float = 1.0
     """How old what a process knows of pools, bindings, keys and domains may be."""
     sweep_every: float = 5.0
+    # acceptance
+    accept_linger: float = 0.004
+    """While several submissions come at a time, a commit waits so long for more."""
     # journal
     journal_window: float = 0.002
     events_window: float = 0.02
