@@ -37,6 +37,7 @@ class Listener:
         self._factory = factory
         self._starting: set[asyncio.Task[object]] = set()
         self._pause: asyncio.TimerHandle | None = None
+        self._failing = False
         sock.setblocking(False)
         self._loop.add_reader(sock, self._accept)
 
@@ -60,6 +61,7 @@ class Listener:
             self._start(connection)
 
     def _start(self, connection: socket.socket) -> None:
+        self._failing = False
         connection.setblocking(False)
         task = self._loop.create_task(self._serve(connection))
         self._starting.add(task)
@@ -73,6 +75,8 @@ class Listener:
             connection.close()
 
     def _rest(self, error: OSError) -> None:
-        log.warning("accept_failed", error=str(error), pause=_PAUSE)
+        if not self._failing:
+            log.warning("accept_failed", error=str(error))
+        self._failing = True
         self._loop.remove_reader(self._sock)
         self._pause = self._loop.call_later(_PAUSE, self._loop.add_reader, self._sock, self._accept)

@@ -136,12 +136,11 @@ class Session(asyncio.Protocol):
         stats.end(splice)
 
     def _hand_over(self, splice: Splice) -> None:
+        self._transport.set_protocol(splice.client)
+        splice.client.resume_reading()
         splice.send_early(bytes(self._early))
         if self._lost:
             splice.client.connection_lost(None)
-            return
-        self._transport.set_protocol(splice.client)
-        splice.client.resume_reading()
 
     def _refuse(self, source: str, label: str, answer: bytes) -> None:
         self._proxy.count_refusal(source, label)

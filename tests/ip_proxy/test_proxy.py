@@ -64,6 +64,20 @@ async def test_early_bytes_reach_the_target(bench) -> None:
     assert [await line.read_line(), await line.read_line()] == [b"220 hello\n", b"EHLO early\n"]
 
 
+async def test_early_bytes_of_a_client_that_then_vanishes_are_no_trap(bench) -> None:
+    """A client that sends all and is gone leaves no session and no place taken."""
+    sink = Sink()
+    port = await bench.start_target(sink)
+    proxy = bench.start_proxy()
+    claims = bench.claims(port)
+    for _ in range(20):
+        _, writer = await asyncio.open_connection(*bench.address[:2])
+        writer.write(first_bytes(claims.source, sign(KEY, claims), claims.host, claims.port) + b"x" * 100_000)
+        writer.transport.abort()
+    await bench.idle()
+    assert (proxy.stats["127.0.0.21"].open, sink.open) == (0, 0)
+
+
 async def test_half_close_lets_the_answer_through(bench) -> None:
     """A client that ends its side still reads what the target says, then EOF."""
     port = await bench.start_target(echo)
