@@ -1,4 +1,4 @@
-"""Puts the sandbox's providers where the platform reads an operator's own: `python -P -m sandbox.profiles --data DIR`."""
+"""Puts the sandbox's providers where an operator's own go: `python -P -m sandbox.profiles --data DIR`."""
 
 from __future__ import annotations
 

@@ -1,9 +1,7 @@
 """Deletes the mail blobs that nothing refers to any more.
 
-A reference is the blob's key in the body of a queue entry or a state row. Who
-moves one writes it in the new place before removing it from the old, so at
-the instant when no writer is inside a transaction every reference stands in
-some committed body; the snapshots are of such an instant.
+A reference is the blob's key in the body of a queue entry or a state row, all
+of them read as they stood at one instant.
 """
 
 from __future__ import annotations
@@ -11,16 +9,15 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
 from postfleet.backends.local import QUEUES, STATE
 from postfleet.backends.local_blobs import DIRECTORY_KNOWN, MAIL, blob_keys, blob_path, delete_blobs
-from postfleet.backends.local_commit import connect, write_lock
 from postfleet.backends.local_locks import exclusive
+from postfleet.backends.local_snapshot import snapshots
 from postfleet.clock import Clock
 
 AGE = 600.0
@@ -47,7 +44,8 @@ class MailRetention:
     def _sweep(self) -> int:
         now = self._clock.mono()
         written = {key: _written(self._root, key) for key in blob_keys(str(self._root), prefix=MAIL) if _plain(key)}
-        with snapshots(self._directory) as bodies:
+        with snapshots(self._directory) as readers:
+            bodies = (body for name, reader in readers.items() for (body,) in reader.execute(_BODIES[name]))
             unreferenced = written.keys() - referenced(bodies)
         self._idle = {key: self._idle_since(key, written[key], now) for key in unreferenced}
         old = sorted(key for key, (_, since) in self._idle.items() if now - since >= self._age)
@@ -70,41 +68,8 @@ class MailRetention:
         return len(unwanted)
 
 
-@contextmanager
-def snapshots(directory: Path) -> Iterator[Iterator[bytes]]:
-    """All bodies of one instant, read lazily; writers wait only until the snapshots stand."""
-    with ExitStack() as closing:
-        readers = {name: closing.enter_context(_reader(directory / name)) for name in (STATE, QUEUES)}
-        with ExitStack() as writers:
-            for name in readers:
-                writers.enter_context(_no_writer(directory / name))
-            for reader in readers.values():
-                reader.execute("BEGIN")
-                reader.execute("SELECT 1 FROM sqlite_schema").fetchone()
-        yield (body for name, reader in readers.items() for (body,) in reader.execute(_BODIES[name]))
-
-
 def referenced(bodies: Iterable[bytes]) -> set[str]:
     return {key.decode() for body in bodies for key in _KEY.findall(body)}
-
-
-@contextmanager
-def _reader(path: Path) -> Iterator[sqlite3.Connection]:
-    db = connect(path)
-    try:
-        yield db
-    finally:
-        db.close()
-
-
-@contextmanager
-def _no_writer(path: Path) -> Iterator[None]:
-    lock = write_lock(path)
-    try:
-        with lock.held():
-            yield
-    finally:
-        lock.close()
 
 
 def _plain(key: str) -> bool:

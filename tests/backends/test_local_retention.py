@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from postfleet.backends import local_retention
+from postfleet.backends import local_snapshot
 from postfleet.backends.local import LocalBackends
 from postfleet.backends.local_commit import connect
 from postfleet.backends.local_retention import MailRetention
@@ -104,7 +104,7 @@ async def test_a_moving_reference_is_never_missed(
     local: LocalBackends, tmp_path: Path, clock: HandClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While references go from queue to table and back, each new place written before the old is left, no blob goes."""
-    monkeypatch.setattr(local_retention, "connect", SlowToBegin)
+    monkeypatch.setattr(local_snapshot, "connect", SlowToBegin)
     retention = MailRetention(tmp_path, clock, age=0.0)
     keys = [f"mail/{n}" for n in range(5)]
     for key in keys:
