@@ -159,6 +159,10 @@ class SimClock:
         """Move the wall clock, as an administrator or NTP would."""
         self._step += seconds
 
+    def correct(self) -> None:
+        """Undo all steps."""
+        self._step = 0.0
+
 
 def _unwind(coro: Any) -> None:
     """Close a coroutine, however often it awaits in its `finally` clauses."""

@@ -2,10 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection
+from contextlib import ExitStack
 
 from msgspec import Struct
+from msgspec.structs import replace
+from simulation.client import Client
+from simulation.faults import ROUGH
+from simulation.findings import at_rest, violations
+from simulation.loop import Deadlock
+from simulation.mx import Behaviour
+from simulation.process import SimProcess
+from simulation.services import SETTINGS, UNKNOWN_DOMAIN, Platform, small_sizes
 from simulation.world import World
+
+HORIZON = 4 * 3600.0
+TROUBLE = 120.0
+"""Seconds of load and faults."""
+LATE = 45.0
+"""After so long without trouble, every write has landed."""
+DOMAINS = ("a.test", "b.test", "c.test", "d.test")
+ROUTERS = ("router-1", "router-2")
+WORKERS = ("worker-1", "worker-2", "worker-3")
 
 
 class Report(Struct):
@@ -16,8 +35,125 @@ class Report(Struct):
 
 def run_seed(seed: int, breaks: Collection[str] = ()) -> Report:
     """Deterministic: equal seeds and breaks give equal traces."""
-    raise NotImplementedError
+    world = World(seed, ROUGH, HORIZON)
+    with ExitStack() as stack:
+        stack.enter_context(small_sizes())
+        for name in breaks:
+            stack.enter_context(BREAKS[name]())
+        try:
+            found = world.run(_Life(world).live())
+        except Deadlock as error:
+            found = [f"not drained: {error}"]
+    return Report(seed, found, world)
 
 
-BREAKS: tuple[str, ...] = ()
+class _Life:
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._rng = world.rng
+        settings = replace(SETTINGS, message_lifetime=self._rng.choice([90.0, 600.0, 86400.0, 86400.0]))
+        self._platform = Platform(world, settings=settings)
+        self._client = Client(self._platform)
+
+    async def live(self) -> list[str]:
+        platform = self._platform
+        await platform.furnish()
+        platform.keep("ingest", *ROUTERS, *WORKERS)
+        await asyncio.gather(
+            *(self._hand_over(number) for number in range(self._rng.randint(3, 8))),
+            *(self._befall() for _ in range(self._rng.randint(2, 9))),
+        )
+        await self._heal()
+        await self._drain()
+        return await violations(platform, self._client)
+
+    # ------------------------------------------------------------ load
+
+    async def _hand_over(self, number: int) -> None:
+        rng = self._rng
+        recipients = [self._recipient(f"r{number}-{n}") for n in range(rng.choice([1, 1, 2, 3, 4, 7]))]
+        tenant, keyed = rng.randint(1, 3), rng.random() < 0.3
+        await asyncio.sleep(rng.uniform(0.0, TROUBLE / 2))
+        if keyed:
+            await self._client.send_keyed(tenant, f"key-{number}", recipients)
+        else:
+            await self._client.send(tenant, recipients)
+
+    def _recipient(self, name: str) -> str:
+        rng = self._rng
+        address = f"{name}@{rng.choice(DOMAINS) if rng.random() < 0.97 else UNKNOWN_DOMAIN}"
+        if rng.random() < 0.4:
+            self._platform.mx.behaviours[address] = rng.choice(
+                [
+                    Behaviour(bounce=True, at_dot=rng.random() < 0.5),
+                    Behaviour(defer=rng.randint(1, 3), at_dot=rng.random() < 0.5),
+                    Behaviour(cut=1),
+                    Behaviour(slow=rng.uniform(0.5, 30.0)),
+                ]
+            )
+        return address
+
+    # ------------------------------------------------------------ trouble
+
+    async def _befall(self) -> None:
+        rng = self._rng
+        befall = rng.choice(
+            [self._crash, self._crash, self._pause, self._pause, self._stop, self._step, self._kill_binding]
+            + [self._suspend, self._block_host]
+        )
+        await asyncio.sleep(rng.uniform(0.0, TROUBLE))
+        await befall()
+
+    async def _crash(self) -> None:
+        self._any("ingest", *ROUTERS, *WORKERS, *WORKERS).crash()
+
+    async def _pause(self) -> None:
+        self._any(*ROUTERS, *WORKERS, *WORKERS).pause(self._rng.uniform(1.0, 45.0))
+
+    async def _stop(self) -> None:
+        worker = self._platform.workers.get(self._rng.choice(WORKERS))
+        if worker is not None:
+            worker.stop()
+
+    async def _step(self) -> None:
+        self._any(*ROUTERS, *WORKERS).clock.step(self._rng.choice([-3600.0, -60.0, 5.0, 60.0, 600.0]))
+
+    async def _kill_binding(self) -> None:
+        name = self._rng.choice(["b1", "b2"])
+        await self._platform.set_binding(name, alive=False, proxy=self._rng.choice(["", None]))
+        await asyncio.sleep(self._rng.uniform(5.0, 60.0))
+        await self._platform.set_binding(name)
+
+    async def _suspend(self) -> None:
+        name, domain = self._rng.choice(["b1", "b2"]), self._rng.choice(DOMAINS)
+        await self._platform.suspend(name, domain, self._rng.uniform(5.0, 60.0))
+
+    async def _block_host(self) -> None:
+        host = self._rng.choice(["proxy-b1", "proxy-b2"])
+        self._platform.mx.down.add(host)
+        await asyncio.sleep(self._rng.uniform(5.0, 60.0))
+        self._platform.mx.down.discard(host)
+
+    def _any(self, *names: str) -> SimProcess:
+        return self._platform.processes[self._rng.choice(names)]
+
+    # ------------------------------------------------------------ the end
+
+    async def _heal(self) -> None:
+        self._world.heal()
+        for process in self._platform.processes.values():
+            process.resume()
+            process.clock.correct()
+        await self._platform.furnish()
+
+    async def _drain(self) -> None:
+        platform = self._platform
+        quiet_since = self._world.loop.time()
+        while self._world.loop.time() < max(quiet_since, platform.last_end) + LATE:
+            await asyncio.sleep(5.0)
+            if not at_rest(platform.stores):
+                quiet_since = self._world.loop.time()
+
+
+BREAKS: dict[str, object] = {}
 """Rules of the protocol that can be taken out, each of which must then be caught."""
