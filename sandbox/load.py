@@ -17,12 +17,14 @@ from msgspec import Struct, field
 
 from postfleet.deployment import split_address
 from postfleet.evidence import FAILED, INDETERMINATE, HandOver
+from sandbox import world
 from sandbox.submit import Answered, Client, Draft, HttpClient, NotSent, SmtpClient
 
 PROGRESS_EVERY = 0.5
 PATIENCE = 120.0
 """A server that cannot be asked for this long has refused."""
 LONGEST_BACK_OFF = 2.0
+EVERY_DOMAIN = "*"
 
 _LINE = "The quick brown fox jumps over the lazy dog, and the postman waits for both.\r\n"
 
@@ -37,12 +39,14 @@ class Load(Struct, frozen=True, kw_only=True):
     sender: str
     count: int
     """Messages: recipients, not transmissions."""
-    domains: Mapping[str, float]
-    """Recipient domains with their weights."""
+    domains: Mapping[str, float] = field(default_factory=lambda: {EVERY_DOMAIN: 1.0})
+    """Recipient domains with their weights; `*` stands for each of the sandbox's ordinary ones."""
     local_parts: Mapping[str, float] = field(default_factory=lambda: {"accept": 1.0})
     """Prefixes of recipients' local parts (`sandbox.behaviour`) with their weights."""
     key: str = ""
-    """API key; for `http`."""
+    """API key; may be empty for `smtp` where the server trusts the client's address."""
+    pool: str = ""
+    """IP pool; for `http`. Empty leaves it to the platform."""
     recipients: int = 1
     """Per transmission."""
     size: int = 4096
@@ -94,15 +98,22 @@ def drafts(load: Load, run: str) -> Iterator[Draft]:
     text = text_of(load.size)
     for first in range(0, load.count, load.recipients):
         recipients = tuple(islice(addresses, load.recipients))
-        yield Draft(load.sender, recipients, f"Load {run} message {first}", text, load.campaign)
+        yield Draft(load.sender, recipients, f"Load {run} message {first}", text, load.campaign, load.pool)
 
 
 def _addresses(load: Load, run: str) -> Iterator[str]:
     rng = random.Random(load.seed)  # noqa: S311 - nothing secret depends on it
     local_parts = _choices(rng, load.local_parts)
-    domains = _choices(rng, load.domains)
+    domains = _choices(rng, named(load.domains))
     for number in range(load.count):
         yield f"{next(local_parts)}-{run}-{number}@{next(domains)}"
+
+
+def named(domains: Mapping[str, float]) -> dict[str, float]:
+    """With every domain by its name; what is named itself has its own weight."""
+    everywhere = domains.get(EVERY_DOMAIN)
+    ordinary = {} if everywhere is None else dict.fromkeys(world.DOMAINS, everywhere)
+    return ordinary | {domain: weight for domain, weight in domains.items() if domain != EVERY_DOMAIN}
 
 
 def _choices(rng: random.Random, weights: Mapping[str, float]) -> Iterator[str]:
@@ -191,7 +202,7 @@ class _Run:
 
 def _client(load: Load) -> Client:
     host, port = split_address(load.target)
-    return HttpClient(host, port, load.key) if load.transport == "http" else SmtpClient(host, port)
+    return HttpClient(host, port, load.key) if load.transport == "http" else SmtpClient(host, port, load.key)
 
 
 async def _patiently(client: Client, draft: Draft) -> Answered:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from base64 import b64encode
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from email.utils import format_datetime
@@ -19,6 +20,7 @@ from postfleet.smtp.replies import BadReply, Reply, ReplyReader
 
 ANSWER_TIMEOUT = 120.0
 CONNECT_TIMEOUT = 10.0
+USER = "SMTP_Injection"
 
 _TRANSMISSION = re.compile(r"\b[0-9]{15,}\b")
 
@@ -31,6 +33,7 @@ class Draft(Struct, frozen=True):
     subject: str
     text: str
     campaign: str = ""
+    pool: str = ""
 
 
 class Answered(Struct, frozen=True):
@@ -172,6 +175,7 @@ def _id_of(body: bytes) -> str:
 def _transmission(draft: Draft) -> bytes:
     return msgspec.json.encode(
         {
+            "options": {"ip_pool": draft.pool} if draft.pool else {},
             "campaign_id": draft.campaign,
             "recipients": [{"address": {"email": recipient}} for recipient in draft.recipients],
             "content": {"from": draft.sender, "subject": draft.subject, "text": draft.text},
@@ -180,10 +184,11 @@ def _transmission(draft: Draft) -> bytes:
 
 
 class SmtpClient:
-    """SMTP without AUTH over one kept connection; envelopes are pipelined."""
+    """SMTP over one kept connection, with AUTH PLAIN (RFC 4616) where there is a key; envelopes are pipelined."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, key: str = "") -> None:
         self._connection = _Connection(host, port)
+        self._credentials = f"\0{USER}\0{key}" if key else ""
         self._replies = ReplyReader()
 
     async def submit(self, draft: Draft) -> Answered:
@@ -218,7 +223,10 @@ class SmtpClient:
     async def _greet(self) -> None:
         await self._connection.open()
         self._replies = ReplyReader()
-        for reply in (await self._reply(), *await self._command("EHLO load.postfleet.example")):
+        replies = [await self._reply(), *await self._command("EHLO load.postfleet.example")]
+        if self._credentials:
+            replies += await self._command(f"AUTH PLAIN {b64encode(self._credentials.encode()).decode()}")
+        for reply in replies:
             if not reply.positive:
                 raise ConnectionError(str(reply))
 

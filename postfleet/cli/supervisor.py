@@ -37,11 +37,12 @@ class StartFailed(Exception):
     """A service cannot run as configured; the text says why."""
 
 
-def _die_with(parent: int) -> Callable[[], None]:
-    """In the child: be killed when the supervisor is, however it dies."""
+def die_with_parent(how: signal.Signals) -> Callable[[], None]:
+    """For the child to call before it starts: to be sent a signal when this process dies, however that comes."""
+    parent = os.getpid()
 
     def prepare() -> None:
-        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        _libc.prctl(_PR_SET_PDEATHSIG, how)
         if os.getppid() != parent:
             os._exit(1)
 
@@ -69,7 +70,7 @@ class Supervisor:
 
     async def _spawn(self, service: Service) -> None:
         environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-        with (self._logs / f"{service.name}.log").open("ab") as log:  # noqa: ASYNC230 - a local log file
+        with (self._logs / f"{service.name}.log").open("ab") as log:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-P",
@@ -81,7 +82,7 @@ class Supervisor:
                 stderr=log,
                 env=environment,
                 start_new_session=True,
-                preexec_fn=_die_with(os.getpid()),
+                preexec_fn=die_with_parent(signal.SIGKILL),
             )
         self._processes[service.name] = process
         (self._run / f"{service.name}.pid").write_text(f"{process.pid}\n")

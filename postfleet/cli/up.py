@@ -7,13 +7,13 @@ import ipaddress
 import signal
 import sys
 from collections.abc import Awaitable
-from pathlib import Path
 from typing import Annotated
 
 import httpx
 import typer
 
 from postfleet.backends.local import LocalBackends, open_local
+from postfleet.cli.options import DATA, DataOption
 from postfleet.cli.platform import Choices, Credentials, decide, furnish, keep_secrets, lock, services
 from postfleet.cli.supervisor import StartFailed, Supervisor
 from postfleet.clock import SystemClock
@@ -21,11 +21,10 @@ from postfleet.deployment import DataDir, Deployment, split_address
 from postfleet.directory import Directory
 
 READY_WITHIN = 60.0
-DataOption = Annotated[Path, typer.Option("--data", envvar="POSTFLEET_DATA", help="Data directory of the platform.")]
 
 
 def up(
-    data: DataOption = Path("var"),
+    data: DataOption = DATA,
     http: Annotated[str, typer.Option(help="Address of the HTTP API.")] = "127.0.0.1:8025",
     smtp: Annotated[str, typer.Option(help="Address for SMTP submission.")] = "127.0.0.1:2525",
     sink: Annotated[str, typer.Option(help="Address of the sandbox; its port is that of all its MX hosts.")] = (

@@ -1,0 +1,171 @@
+"""`postfleet audit`: is everything that was accepted delivered or accounted for, and nothing twice?"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from msgspec import Struct
+
+from postfleet.audit import Pending, Report, Violation
+from postfleet.audit import audit as compare
+from postfleet.backends.local import LocalBackends
+from postfleet.backends.local_inspect import inspect
+from postfleet.cli.options import DATA, DataOption, Failed, JsonOption, console, open_backends, platform, print_json
+from postfleet.cli.options import table as make_table
+from postfleet.cli.places import holdings, pending, with_page
+from postfleet.clock import SystemClock
+from postfleet.content import return_path
+from postfleet.deployment import DataDir
+from postfleet.event_log import read_events
+from postfleet.evidence import HandOver, LedgerRecord, read_hand_overs, read_ledger
+from postfleet.stages import TERMINAL, message_id
+
+LOOK_EVERY = 0.5
+SHOWN = 50
+
+
+class Figures(Struct, frozen=True):
+    """A `Report` in numbers, with its violations."""
+
+    accepted: int
+    ended: dict[str, int]
+    pending: dict[str, int]
+    lost: int
+    duplicated_permitted: int
+    duplicated: int
+    unexpected: int
+    recovered: int
+    violations: tuple[Violation, ...]
+
+
+def audit(
+    client: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="Log of a load generator; default: all of loads/, and other mail is let be."),
+    ] = None,
+    ledger: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Ledger of the MX; default: the sandbox's.")
+    ] = None,
+    final: Annotated[bool, typer.Option(help="The platform was drained: nothing may be pending.")] = False,
+    wait: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="Wait so long until nothing is pending.")] = 0.0,
+    as_json: JsonOption = False,
+    data: DataOption = DATA,
+) -> None:
+    """Compare what clients handed over with what became of it. Exit code 1 when a promise was broken.
+
+    To be run when clients have ended. A duplicate is permitted where the connection of the copy before was lost.
+    """
+    report = asyncio.run(_audit(platform(data), client, ledger, final, wait))
+    if as_json:
+        print_json(figures(report))
+    else:
+        show(report)
+    raise typer.Exit(1 if report.violations else 0)
+
+
+async def _audit(data: DataDir, client: Sequence[Path] | None, ledger: Path | None, final: bool, wait: float) -> Report:
+    clients = sorted(data.loads.glob("*")) if client is None else client
+    async with open_backends(data) as backends:
+        return await look(data, backends, clients, ledger, final=final, all_logged=client is not None, wait=wait)
+
+
+async def look(
+    data: DataDir,
+    backends: LocalBackends,
+    clients: Sequence[Path],
+    ledger: Path | None = None,
+    *,
+    final: bool,
+    all_logged: bool = True,
+    wait: float = 0.0,
+) -> Report:
+    """Read all evidence and compare it.
+
+    In the order of mail's way, so that what moves meanwhile is seen at least once: a message that rests nowhere has
+    its last event already, and what that says was delivered is in the ledger.
+    """
+    hand_overs = [hand_over for path in clients for hand_over in _read_client(path)]
+    resting = await _resting_after(data, backends, wait)
+    events = [event async for event in read_events(backends.blobs)]
+    records = _read_ledger(ledger or Path(data.deployment().ledger or data.ledger))
+    naming = _message_of_sender(bytes.fromhex(data.secrets().return_path_key))
+    return compare(hand_overs, events, resting, records, naming, final=final, all_logged=all_logged)
+
+
+async def _resting_after(data: DataDir, backends: LocalBackends, wait: float) -> list[Pending]:
+    deadline = time.monotonic() + wait
+    while (found := await _resting(data, backends)) and time.monotonic() < deadline:  # noqa: ASYNC110 - other processes
+        await asyncio.sleep(LOOK_EVERY)
+    return found
+
+
+async def _resting(data: DataDir, backends: LocalBackends) -> list[Pending]:
+    with inspect(data.store, SystemClock()) as inspection:
+        found = holdings(inspection)
+    return pending([await with_page(holding, backends.blobs) for holding in found])
+
+
+def _read_client(path: Path) -> list[HandOver]:
+    try:
+        with path.open("rb") as lines:
+            return list(read_hand_overs(lines))
+    except (OSError, ValueError) as error:
+        raise Failed(f"client log {path}: {error}") from None
+
+
+def _read_ledger(path: Path) -> list[LedgerRecord]:
+    try:
+        with path.open("rb") as lines:
+            return list(read_ledger(lines))
+    except (OSError, ValueError) as error:
+        raise Failed(f"ledger {path}: {error}; name it with --ledger") from None
+
+
+def _message_of_sender(key: bytes) -> Callable[[str], str | None]:
+    def name(sender: str) -> str | None:
+        found = return_path.decode(key, sender)
+        return None if found is None else message_id(found.transmission, found.index)
+
+    return name
+
+
+def figures(report: Report) -> Figures:
+    return Figures(
+        accepted=len(report.accepted),
+        ended=report.ended,
+        pending=report.pending,
+        lost=len(report.lost),
+        duplicated_permitted=len(report.duplicated_permitted),
+        duplicated=len(report.duplicated),
+        unexpected=len(report.unexpected),
+        recovered=len(report.recovered),
+        violations=report.violations,
+    )
+
+
+def rows(report: Report) -> list[tuple[str, int]]:
+    """The report as a table: terminal states and places only where there are messages, promises always."""
+    return [
+        ("accepted", len(report.accepted)),
+        *((f"  {state}", report.ended[state]) for state in sorted(TERMINAL) if state in report.ended),
+        *((f"  pending in {place}", count) for place, count in sorted(report.pending.items())),
+        ("lost", len(report.lost)),
+        ("duplicated, permitted", len(report.duplicated_permitted)),
+        ("duplicated", len(report.duplicated)),
+        ("unexpected", len(report.unexpected)),
+        ("recovered", len(report.recovered)),
+    ]
+
+
+def show(report: Report) -> None:
+    console().print(make_table(("audit", "messages"), rows(report)))
+    for violation in report.violations[:SHOWN]:
+        typer.echo(f"{violation.kind}: {violation.subject}: {violation.detail}")
+    if len(report.violations) > SHOWN:
+        typer.echo(f"and {len(report.violations) - SHOWN} more")
+    typer.echo("no promise broken" if not report.violations else f"{len(report.violations)} promises broken")

@@ -1,0 +1,60 @@
+"""What commands share: the platform that they speak of, how they fail, how they print."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from postfleet.backends.local import LocalBackends, open_local
+from postfleet.clock import SystemClock
+from postfleet.deployment import DataDir
+
+DATA = Path("var")
+DataOption = Annotated[Path, typer.Option("--data", envvar="POSTFLEET_DATA", help="Data directory of the platform.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+class Failed(Exception):
+    """The command cannot do what it was asked to; the text says why in one line."""
+
+
+def platform(path: Path) -> DataDir:
+    """Raises `Failed` where there is none."""
+    data = DataDir(path)
+    if not (path / "run.json").exists() or not data.credentials.exists():
+        raise Failed(
+            f"no platform in {path.resolve()}: start one with `postfleet up --data {path}`, "
+            "or name its data directory with --data or POSTFLEET_DATA"
+        )
+    return data
+
+
+@asynccontextmanager
+async def open_backends(data: DataDir) -> AsyncIterator[LocalBackends]:
+    clock = SystemClock()
+    async with await open_local(data.store, clock=clock, visibility=data.settings().visibility) as backends:
+        yield backends
+
+
+def print_json(value: object) -> None:
+    typer.echo(msgspec.json.format(msgspec.json.encode(value)).decode())
+
+
+def console() -> Console:
+    """As wide as the terminal; where there is none, lines are as long as they are."""
+    return Console(width=None if sys.stdout.isatty() else 10_000, highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
+    made = Table(*header, box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        made.add_row(*(str(cell) for cell in row))
+    return made
