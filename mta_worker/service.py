@@ -43,6 +43,7 @@ class Worker:
                 self._handle,
                 room=self._room,
                 extend_every=settings.visibility_extend,
+                linger=settings.receive_linger,
             )
             for lane in lanes
         ]

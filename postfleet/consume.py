@@ -22,6 +22,10 @@ TROUBLE_DELAY = 2.0
 class Consumer(Generic[T]):
     """Capacity before work: receives only while `room()` is positive.
 
+    After a receive that found something the next one waits for `linger`
+    seconds: under load the store works in fewer, larger steps, and a lone
+    entry is taken at once.
+
     `handle` returns None when the thing is done, durably, or the seconds after
     which the whole entry shall come back.
     """
@@ -34,6 +38,7 @@ class Consumer(Generic[T]):
         *,
         room: Callable[[], int],
         extend_every: float,
+        linger: float,
         batch: int = 10,
     ) -> None:
         self._queue = queue
@@ -41,6 +46,7 @@ class Consumer(Generic[T]):
         self._handle = handle
         self._room = room
         self._extend_every = extend_every
+        self._linger = linger
         self._batch = batch
         self._entries: dict[str, asyncio.Task[None]] = {}
         self._freed = asyncio.Event()
@@ -83,6 +89,8 @@ class Consumer(Generic[T]):
         for entry in entries:
             task = asyncio.create_task(self._run_entry(entry))
             self._entries[entry.handle] = task
+        if entries:
+            await asyncio.sleep(self._linger)
 
     async def _run_entry(self, entry: Received) -> None:
         try:

@@ -60,6 +60,7 @@ class Router:
             self.handle,
             room=lambda: UNITS_IN_HAND - self._consumer.in_flight,
             extend_every=settings.visibility_extend,
+            linger=settings.receive_linger,
             batch=UNITS_IN_HAND,
         )
 
