@@ -17,7 +17,7 @@ from mta_worker.contents import Content, Contents, build
 from mta_worker.report import events_of, flatten, parks_of
 from mta_worker.turns import Turns
 from postfleet.accept import UNITS
-from postfleet.claim import Claimed, Claims, Finished, Held
+from postfleet.claim import Claimed, Claims, Finished, Held, LostClaim
 from postfleet.clock import Clock
 from postfleet.events import EventWriter
 from postfleet.journal import Journal
@@ -131,6 +131,9 @@ class OrderRunner:
         self._running.add(order.id)
         try:
             return await self._run(order)
+        except LostClaim:
+            log.warning("claim_lost", order=order.id)
+            return self._settings.lease_renew
         finally:
             self._running.discard(order.id)
 

@@ -1,14 +1,14 @@
 """One SMTP connection through the proxy: dial, greet, then one message after the other.
 
-The next final dot on a connection waits until the outcome of the one before is
-durable; MAIL, RCPT and DATA of the next message go out meanwhile. Neither MAIL
-nor a connection's first final dot is sent unless this worker's lease is good;
-the later dots are fenced by the journal, which a successor seals.
+The next final dot on a connection, and its QUIT, wait until the outcome of the
+message before is durable; MAIL, RCPT and DATA of the next message go out
+meanwhile. Neither MAIL nor a final dot is sent unless this worker's lease is good.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
 from msgspec import Struct
@@ -49,7 +49,7 @@ class Session(asyncio.Protocol):
         self._source_ip = ""
         self._job: Job | None = None
         self._journalled: asyncio.Future[None] | None = None
-        """Durability of the outcome before: gates the next final dot."""
+        """Durability of the outcome before: gates the next final dot, and QUIT."""
         self._messages_left = route.site.messages_per_connection or postman.settings.messages_per_connection
         self._deadline = float("inf")
         self._timer: asyncio.TimerHandle | None = None
@@ -149,22 +149,19 @@ class Session(asyncio.Protocol):
         self._flush()
 
     def _body_wanted(self) -> None:
-        if self._journalled is None:
-            self._send_first_body()
-        elif self._journalled.done():
-            self._send_body()
-        else:
-            self._journalled.add_done_callback(lambda _: self._send_body())
+        self._once_durable(self._send_body)
 
-    def _send_first_body(self) -> None:
-        if self._postman.leases.good():
-            self._send_body()
+    def _once_durable(self, action: Callable[[], None]) -> None:
+        if self._journalled is None or self._journalled.done():
+            action()
         else:
-            self.abort()
+            self._journalled.add_done_callback(lambda _: action())
 
     def _send_body(self) -> None:
         if self._transport is None or self._transport.is_closing() or self._job is None:
             return
+        if not self._postman.leases.good():
+            return self.abort()
         self._transport.writelines(self._smtp.body(self._job.data))
         self._flush()
 
@@ -193,6 +190,10 @@ class Session(asyncio.Protocol):
     # ------------------------------------------------------------ the end
 
     def quit(self) -> None:
+        """A connection that ended without QUIT may have lost its last reply; one with QUIT has not."""
+        self._once_durable(self._say_quit)
+
+    def _say_quit(self) -> None:
         self._smtp.quit()
         self._flush()
 
@@ -207,6 +208,7 @@ class Session(asyncio.Protocol):
         else:
             reason = event.reason
         self._not_opened(Verdict(DEFERRED, Scope.HOST, BounceClass.TRANSIENT), f"{self._mx}: {reason}")
+        self._route.closed(self)
         if job is None:
             return
         if event.indeterminate:
