@@ -15,16 +15,45 @@ from simulation.loop import Deadlock
 from simulation.mx import Behaviour
 from simulation.process import SimProcess
 from simulation.services import SETTINGS, UNKNOWN_DOMAIN, Platform, small_sizes
-from simulation.world import World
+from simulation.world import World, before, crash, landed, pause, replied
 
 HORIZON = 4 * 3600.0
-TROUBLE = 120.0
+TROUBLE = 90.0
 """Seconds of load and faults."""
+LOAD = 40.0
 LATE = 45.0
 """After so long without trouble, every write has landed."""
-DOMAINS = ("a.test", "b.test", "c.test", "d.test")
+DOMAINS = ("a.test", "b.test", "c.test")
 ROUTERS = ("router-1", "router-2")
 WORKERS = ("worker-1", "worker-2", "worker-3")
+MOMENTS = (before, landed, replied)
+CRITICAL = {
+    "ingest": [("blobs.put", "mail/"), ("queue.send", "units"), ("state.put_if", "key/"), ("blobs.put_if_absent", "")],
+    "router": [
+        ("state.put_if_absent", "plan/"),
+        ("queue.send", "tail-"),
+        ("queue.send", "units"),
+        ("state.put_if_absent", "due/"),
+        ("state.delete_if", "due/"),
+        ("blobs.put", "events/"),
+        ("queue.ack", "units"),
+    ],
+    "worker": [
+        ("state.put_if_absent", "claim/"),
+        ("state.put_if", "claim/"),
+        ("mx.dot", ""),
+        ("mx.dot", ""),
+        ("state.put_if_absent", "journal/"),
+        ("state.put_if_absent", "journal/"),
+        ("state.put_if", "lease/"),
+        ("queue.send", "units"),
+        ("state.put_if_absent", "due/"),
+        ("blobs.put", "events/"),
+        ("queue.ack", "tail-"),
+        ("queue.release", "tail-"),
+    ],
+}
+"""Calls around which the death of their process, or a pause of it, matters most."""
 
 
 class Report(Struct):
@@ -59,9 +88,11 @@ class _Life:
         platform = self._platform
         await platform.furnish()
         platform.keep("ingest", *ROUTERS, *WORKERS)
+        for _ in range(self._rng.randint(1, 8)):
+            self._lay_trap()
         await asyncio.gather(
-            *(self._hand_over(number) for number in range(self._rng.randint(3, 8))),
-            *(self._befall() for _ in range(self._rng.randint(2, 9))),
+            *(self._hand_over(number) for number in range(self._rng.randint(4, 10))),
+            *(self._befall() for _ in range(self._rng.randint(2, 8))),
         )
         await self._heal()
         await self._drain()
@@ -73,7 +104,7 @@ class _Life:
         rng = self._rng
         recipients = [self._recipient(f"r{number}-{n}") for n in range(rng.choice([1, 1, 2, 3, 4, 7]))]
         tenant, keyed = rng.randint(1, 3), rng.random() < 0.3
-        await asyncio.sleep(rng.uniform(0.0, TROUBLE / 2))
+        await asyncio.sleep(rng.uniform(0.0, LOAD))
         if keyed:
             await self._client.send_keyed(tenant, f"key-{number}", recipients)
         else:
@@ -94,6 +125,14 @@ class _Life:
         return address
 
     # ------------------------------------------------------------ trouble
+
+    def _lay_trap(self) -> None:
+        """At one of its critical calls a process dies or stands still."""
+        rng = self._rng
+        process = rng.choice(["ingest", *ROUTERS, *WORKERS, *WORKERS])
+        name, key = rng.choice(CRITICAL[process.partition("-")[0]])
+        point = rng.choice(MOMENTS)(name, key, nth=rng.randint(1, 6))
+        self._world.on(process, point, rng.choice([crash, crash, pause(rng.uniform(10.0, 45.0))]))
 
     async def _befall(self) -> None:
         rng = self._rng
