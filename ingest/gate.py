@@ -9,7 +9,6 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from msgspec import Struct
 
 from ingest.raw import MAX_HOPS, BadMessage, RawMessage
-from postfleet.accept import Submission
 from postfleet.clock import Clock
 from postfleet.content import headers
 from postfleet.content.addresses import InvalidAddress, parse_domain
@@ -17,7 +16,7 @@ from postfleet.directory import Directory
 from postfleet.smtp.addresses import split_mailbox
 from postfleet.smtp.events import MessageReceived
 from postfleet.smtp.replies import Reply
-from postfleet.stages import Message
+from postfleet.stages import Message, Submission
 
 USER = "SMTP_Injection"
 """The user name of AUTH; the password is an API key."""
@@ -120,6 +119,7 @@ class Gate:
         return (record.bounce_domain if record else "") or self._bounce_domain
 
 
+@lru_cache(maxsize=1024)
 def peer_address(host: str) -> IPAddress:
     """An IPv4 client on an IPv6 socket counts as what it is."""
     address = ip_address(host.partition("%")[0])

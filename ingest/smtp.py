@@ -11,13 +11,13 @@ import structlog
 from msgspec import Struct
 
 from ingest.gate import Gate, IPAddress, Refusal, Standing, peer_address
-from postfleet.accept import Submission
 from postfleet.clock import Clock
 from postfleet.directory import Directory
 from postfleet.ports import StorageError, StoreFull
 from postfleet.smtp import events as smtp
 from postfleet.smtp.replies import Reply
 from postfleet.smtp.server import Server
+from postfleet.stages import Submission
 
 log = structlog.get_logger()
 

@@ -10,12 +10,11 @@ from msgspec import Raw, Struct
 
 from ingest.errors import NO_RECIPIENTS, ApiError, Refusal, bad_request, invalid, missing, not_available, wrong_type
 from ingest.recipients import CONTROL, MAX_DATA, MAX_METADATA, NOTHING, Rejected, check_data, check_recipients
-from postfleet.accept import Submission
 from postfleet.content.addresses import InvalidAddress, parse_domain, split_mailboxes
 from postfleet.content.compile import Inline, compile_inline
 from postfleet.content.template import TemplateError
 from postfleet.directory import Directory, SendingDomain
-from postfleet.stages import Message
+from postfleet.stages import Message, Submission
 
 MAX_CAMPAIGN = 64
 """Bytes."""

@@ -17,9 +17,9 @@ from mta_worker.verdict import BounceClass, Scope, Verdict, next_try
 from postfleet.clock import Clock
 from postfleet.content import return_path
 from postfleet.directory import SUSPENSIONS, Binding, Directory, Suspension, store
-from postfleet.dns.resolver import NoDomain, NullMx, TempFail
-from postfleet.dns.site_resolver import NoAddress, SiteAnswer, Sites, Target
-from postfleet.dns.sites import Site
+from postfleet.dns.answers import NoDomain, NullMx, TempFail
+from postfleet.dns.site_resolver import NoAddress, Sites, Target
+from postfleet.dns.sites import Site, SiteAnswer
 from postfleet.lease import LeaseKeeper
 from postfleet.ports import StateTable, StorageError
 from postfleet.settings import DAY, Settings

@@ -12,7 +12,7 @@ from mta_worker.order import Job
 from mta_worker.session import DialFailure, Session
 from mta_worker.verdict import BounceClass, Scope, Verdict
 from postfleet.directory import Binding
-from postfleet.dns.resolver import TempFail
+from postfleet.dns.answers import TempFail
 from postfleet.dns.site_resolver import NoAddress
 from postfleet.dns.sites import Site
 from postfleet.stages import DEFERRED, REBIND

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import logging
 import os
 import random
@@ -16,6 +17,7 @@ import uvloop
 
 from postfleet.deployment import DataDir
 
+GARBAGE_THRESHOLD = 20_000
 EX_TEMPFAIL = 75
 """Exit code of a process that was taken over: whoever supervises it starts another."""
 
@@ -46,12 +48,20 @@ def data_dir_argument(service: str) -> DataDir:
 def run_service(service: str, main: Callable[[], Awaitable[int]]) -> None:
     """Run `main` to its exit code. Configuration that cannot be read is one line on standard error, exit 2."""
     configure_log(service)
+    _collect_seldom()
     try:
         code = uvloop.run(_awaited(main))
     except (ValueError, FileNotFoundError) as error:
         sys.stderr.write(f"{service}: {error}\n")
         code = 2
     sys.exit(code)
+
+
+def _collect_seldom() -> None:
+    """What start-up made stays; what a message makes goes by reference counts, so cycles are looked for seldom."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GARBAGE_THRESHOLD)
 
 
 async def _awaited(main: Callable[[], Awaitable[int]]) -> int:

@@ -24,14 +24,14 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     snapshot_refresh: float = 1.0
     """How old what a process knows of pools, bindings, keys and domains may be."""
     sweep_every: float = 5.0
-    receive_linger: float = 0.02
+    receive_linger: float = 0.05
     """Least time between two receives from one queue that both find something."""
     # acceptance
     accept_linger: float = 0.003
     """While several submissions come at a time, a commit waits so long for more."""
     # journal
     journal_window: float = 0.003
-    events_window: float = 0.05
+    events_window: float = 0.1
     # retries
     retry_first: float = 20 * 60.0
     retry_factor: float = 2.0

@@ -90,6 +90,24 @@ class Message(Struct, frozen=True, array_like=True):
     """Bindings that this message's destination has blocked."""
 
 
+class Submission(Struct, frozen=True):
+    """One hand-over, valid in itself: everything that can be refused has been refused before."""
+
+    id: str
+    tenant: int
+    content: bytes
+    content_kind: str
+    messages: tuple[Message, ...]
+    sending_domain: str
+    bounce_domain: str
+    pool: str = "default"
+    campaign: str = ""
+    friendly_from: str = ""
+    subject: str = ""
+    method: str = "esmtp"
+    data: Raw = Raw(b"null")
+
+
 class Group(Struct, frozen=True, array_like=True):
     """Messages of one transmission."""
 

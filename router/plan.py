@@ -12,11 +12,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec import Struct
 
-from postfleet.accept import message_size
 from postfleet.directory import Binding, Pool, Suspension
-from postfleet.dns.resolver import NoDomain, NullMx, TempFail
-from postfleet.dns.site_resolver import SiteAnswer
-from postfleet.dns.sites import Site
+from postfleet.dns.answers import NoDomain, NullMx, TempFail
+from postfleet.dns.sites import Site, SiteAnswer
+from postfleet.layout import message_size
 from postfleet.settings import Settings
 from postfleet.stages import (
     BOUNCED,

@@ -8,12 +8,14 @@ from collections.abc import Sequence
 import structlog
 from msgspec.structs import replace
 
-from postfleet.accept import UNITS, chunks
+from postfleet.accept import UNITS
 from postfleet.clock import Clock
 from postfleet.consume import Consumer
 from postfleet.directory import Directory
-from postfleet.dns.site_resolver import SiteAnswer, Sites
+from postfleet.dns.site_resolver import Sites
+from postfleet.dns.sites import SiteAnswer
 from postfleet.events import EventWriter
+from postfleet.layout import chunks
 from postfleet.park import send_parks, sweep
 from postfleet.ports import Backends, Outgoing, StorageError
 from postfleet.settings import Settings

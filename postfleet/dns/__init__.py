@@ -1,9 +1,9 @@
 """Where mail for a domain goes."""
 
+from postfleet.dns.answers import NoDomain, NullMx, TempFail
 from postfleet.dns.query import Query, QueryFailed, Reply
-from postfleet.dns.resolver import NoDomain, NullMx, TempFail
-from postfleet.dns.site_resolver import NoAddress, Route, SiteAnswer, SiteResolver, Sites, Target, open_sites
-from postfleet.dns.sites import Site
+from postfleet.dns.site_resolver import NoAddress, Route, SiteResolver, Sites, Target, open_sites
+from postfleet.dns.sites import Site, SiteAnswer
 
 __all__ = [
     "NoAddress",

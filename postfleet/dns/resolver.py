@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from msgspec import Struct
-
 from postfleet.clock import Clock
+from postfleet.dns.answers import Addresses, MxHosts, NoDomain, NullMx, TempFail
 from postfleet.dns.cache import AnswerCache, Lasting
 from postfleet.dns.query import Query, QueryFailed, Reply
 
@@ -19,34 +18,6 @@ TTL_CEILING = 3600.0
 NEGATIVE_CEILING = 900.0
 FAILURE_TTL = 10.0
 """Seconds that a failure is remembered (RFC 2308 section 7 allows five minutes)."""
-
-
-class MxHosts(Struct, frozen=True):
-    """(preference, host name), most preferred first, equal ones by name."""
-
-    hosts: tuple[tuple[int, str], ...]
-
-
-class NullMx(Struct, frozen=True):
-    """The domain says that it takes no mail (RFC 7505)."""
-
-
-class NoDomain(Struct, frozen=True):
-    """There is nowhere to send this mail to, and retrying will not help."""
-
-    reason: str
-
-
-class TempFail(Struct, frozen=True):
-    """Nothing is known now; later it may be."""
-
-    reason: str
-
-
-class Addresses(Struct, frozen=True):
-    """IP addresses of one family; empty where the host has none, or does not exist."""
-
-    values: tuple[str, ...]
 
 
 MxAnswer = MxHosts | NullMx | NoDomain | TempFail

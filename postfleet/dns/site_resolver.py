@@ -11,10 +11,11 @@ from msgspec import Struct
 
 from postfleet.clock import Clock
 from postfleet.deployment import split_address
+from postfleet.dns.answers import Addresses, MxHosts, NoDomain, TempFail
 from postfleet.dns.cache import AnswerCache, Lasting
 from postfleet.dns.query import Nameservers, Query
-from postfleet.dns.resolver import Addresses, MxHosts, NoDomain, NullMx, Resolver, TempFail
-from postfleet.dns.sites import BadDomain, Site, domain_name, site_of_hosts
+from postfleet.dns.resolver import Resolver
+from postfleet.dns.sites import BadDomain, Site, SiteAnswer, domain_name, site_of_hosts
 from postfleet.providers import DEFAULT, Providers, lane
 
 SMTP_PORT = 25
@@ -23,8 +24,6 @@ ENOUGH_TARGETS = 5
 ROUTE = "route"
 UNLIMITED = 1_000_000
 CACHE_SIZE = 50_000
-
-SiteAnswer = Site | NullMx | NoDomain | TempFail
 
 
 class Target(Struct, frozen=True):

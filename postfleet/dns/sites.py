@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import idna
 from msgspec import Struct
 
-from postfleet.dns.resolver import MxHosts
+from postfleet.dns.answers import MxHosts, NoDomain, NullMx, TempFail
 from postfleet.providers import Providers, lane, limit_key
 
 MAX_NAME = 80
@@ -29,6 +29,9 @@ class Site(Struct, frozen=True):
     """Open connections of one binding to the limit key; None for the setting."""
     messages_per_connection: int | None = None
     """None for the setting."""
+
+
+SiteAnswer = Site | NullMx | NoDomain | TempFail
 
 
 def site_of_hosts(mx: MxHosts, providers: Providers) -> Site:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from postfleet.dns.resolver import MxHosts
+from postfleet.dns.answers import MxHosts
 from postfleet.dns.sites import MAX_NAME, BadDomain, domain_name, site_name, site_of_hosts
 from postfleet.providers import Providers
 

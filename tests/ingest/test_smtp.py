@@ -17,9 +17,9 @@ import pytest
 from support.memory_backends import MemoryState
 
 from ingest.smtp import SmtpServer, SmtpSettings
-from postfleet.accept import Submission
 from postfleet.directory import ApiKey, Directory, SendingDomain
 from postfleet.ports import Refused, StoreFull, Unavailable
+from postfleet.stages import Submission
 
 KEY = "0123456789abcdef" * 3
 MAIL = b"From: Ann <a@example.com>\r\nTo: b@example.org\r\nSubject: Hi\r\n\r\nbody\r\n"

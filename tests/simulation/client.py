@@ -9,10 +9,10 @@ from typing import Any
 
 from simulation.services import Platform
 
-from postfleet.accept import Acceptor, Submission
+from postfleet.accept import Acceptor
 from postfleet.evidence import FAILED, INDETERMINATE, OK, HandOver
 from postfleet.ports import Refused, StorageError
-from postfleet.stages import Message
+from postfleet.stages import Message, Submission
 
 PATIENCE = 60.0
 """Seconds that a client waits for its answer."""
@@ -90,5 +90,7 @@ async def _accept(tenant: int, recipients: Sequence[str], acceptor: Acceptor) ->
 
 
 async def _accept_keyed(tenant: int, key: str, recipients: Sequence[str], acceptor: Acceptor) -> str:
-    identity, _ = await acceptor.accept_keyed(tenant, key, "digest", lambda given: submission(given, tenant, recipients))
+    identity, _ = await acceptor.accept_keyed(
+        tenant, key, "digest", lambda given: submission(given, tenant, recipients)
+    )
     return identity

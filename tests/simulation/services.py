@@ -9,24 +9,24 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
 
-import mta_worker.service
-import router.service
-from mta_worker.contents import Contents
-from mta_worker.order import OrderRunner
-from mta_worker.postman import Postman
 from simulation.mx import Behaviour, SimMx
 from simulation.net import SimNetwork
 from simulation.ports import SimBackends, shared_stores
 from simulation.process import SimProcess
 from simulation.world import World
 
+import mta_worker.service
+import router.service
+from mta_worker.contents import Contents
+from mta_worker.order import OrderRunner
+from mta_worker.postman import Postman
 from postfleet.accept import Acceptor
 from postfleet.claim import Claims
 from postfleet.content import return_path
 from postfleet.directory import BINDINGS, POOLS, SUSPENSIONS, Binding, Directory, Pool, Suspension, store
-from postfleet.dns.resolver import NoDomain, TempFail
-from postfleet.dns.site_resolver import NoAddress, SiteAnswer, Target
-from postfleet.dns.sites import Site
+from postfleet.dns.answers import NoDomain, TempFail
+from postfleet.dns.site_resolver import NoAddress, Target
+from postfleet.dns.sites import Site, SiteAnswer
 from postfleet.events import EVENTS, EventWriter
 from postfleet.journal import Journal
 from postfleet.lease import LeaseKeeper
@@ -38,7 +38,7 @@ UNKNOWN_DOMAIN = "none.test"
 KEY = bytes(32)
 SMALL = {
     "postfleet.park.MAX_DELAY": 15.0,
-    "postfleet.accept.PACK_MESSAGES": 4,
+    "postfleet.layout.PACK_MESSAGES": 4,
     "router.plan.ORDER_MESSAGES": 3,
     "router.release.ORDER_MESSAGES": 4,
 }

@@ -9,10 +9,11 @@ import httpx
 from starlette.applications import Starlette
 
 from ingest.http import make_app
-from postfleet.accept import KeyConflict, Submission
+from postfleet.accept import KeyConflict
 from postfleet.directory import Directory, Pool, SendingDomain, new_api_key
 from postfleet.ports import StorageError
 from postfleet.settings import Settings
+from postfleet.stages import Submission
 
 KEY, KEY_RECORD = new_api_key(7)
 PRIMARY_KEY, PRIMARY_KEY_RECORD = new_api_key(0)
