@@ -50,6 +50,7 @@ class Consumer(Generic[T]):
         self._batch = batch
         self._entries: dict[str, asyncio.Task[None]] = {}
         self._freed = asyncio.Event()
+        self._receiving: asyncio.Future[list[Received]] | None = None
         self._stopping = False
 
     @property
@@ -69,6 +70,8 @@ class Consumer(Generic[T]):
     def stop(self) -> None:
         self._stopping = True
         self._freed.set()
+        if self._receiving is not None:
+            self._receiving.cancel()
 
     def wake(self) -> None:
         """`room` may have grown."""
@@ -81,7 +84,7 @@ class Consumer(Generic[T]):
             await self._freed.wait()
             return
         try:
-            entries = await self._queue.receive(min(room, self._batch), RECEIVE_WAIT)
+            entries = await self._received(min(room, self._batch))
         except StorageError as error:
             log.warning("receive_failed", error=str(error))
             await asyncio.sleep(TROUBLE_DELAY)
@@ -91,6 +94,16 @@ class Consumer(Generic[T]):
             self._entries[entry.handle] = task
         if entries:
             await asyncio.sleep(self._linger)
+
+    async def _received(self, most: int) -> list[Received]:
+        """Nothing when `stop` came first."""
+        self._receiving = asyncio.ensure_future(self._queue.receive(most, RECEIVE_WAIT))
+        try:
+            await asyncio.wait([self._receiving])
+            return [] if self._receiving.cancelled() else self._receiving.result()
+        finally:
+            self._receiving.cancel()
+            self._receiving = None
 
     async def _run_entry(self, entry: Received) -> None:
         try:

@@ -15,8 +15,7 @@ from postfleet.audit import Pending, Report, Violation
 from postfleet.audit import audit as compare
 from postfleet.backends.local import LocalBackends
 from postfleet.backends.local_inspect import inspect
-from postfleet.cli.options import DATA, DataOption, Failed, JsonOption, console, open_backends, platform, print_json
-from postfleet.cli.options import table as make_table
+from postfleet.cli.options import DATA, DataOption, Failed, JsonOption, open_backends, platform, print_json, print_table
 from postfleet.cli.places import holdings, pending, with_page
 from postfleet.clock import SystemClock
 from postfleet.content import return_path
@@ -163,7 +162,7 @@ def rows(report: Report) -> list[tuple[str, int]]:
 
 
 def show(report: Report) -> None:
-    console().print(make_table(("audit", "messages"), rows(report)))
+    print_table(("audit", "messages"), rows(report))
     for violation in report.violations[:SHOWN]:
         typer.echo(f"{violation.kind}: {violation.subject}: {violation.detail}")
     if len(report.violations) > SHOWN:

@@ -23,7 +23,7 @@ from postfleet.cli.child import running_platform
 from postfleet.cli.demo_figures import Figures
 from postfleet.cli.generator import Progress, generate
 from postfleet.cli.load import Transport, submission
-from postfleet.cli.options import console, open_backends, table
+from postfleet.cli.options import console, open_backends, print_table
 from postfleet.cli.send import read_credentials
 from postfleet.deployment import DataDir
 from postfleet.event_log import read_events
@@ -159,8 +159,7 @@ async def _figures(backends: LocalBackends) -> Figures:
 
 
 async def _balance(data: DataDir, backends: LocalBackends, accepted: int) -> bool:
-    out = console()
-    out.print(table(("demo", ""), demo_figures.rows(await _figures(backends), accepted)))
+    print_table(("demo", ""), demo_figures.rows(await _figures(backends), accepted))
     typer.echo()
     clients = [data.loads / f"{part.name}.ndjson" for part in PARTS]
     report = await look(data, backends, clients, final=True, wait=DRAIN)

@@ -15,11 +15,10 @@ from postfleet.cli.options import (
     DataOption,
     Failed,
     JsonOption,
-    console,
     open_backends,
     platform,
     print_json,
-    table,
+    print_table,
 )
 from postfleet.cli.story import clock_time
 from postfleet.deployment import DataDir, split_address
@@ -50,7 +49,7 @@ def list_pools(as_json: JsonOption = False, data: DataOption = DATA) -> None:
     if as_json:
         return print_json(list(pools.values()))
     rows = ((name, " ".join(f"{ip}={weight}" for ip, weight in each.weights.items())) for name, each in pools.items())
-    console().print(table(("pool", "weights"), rows))
+    print_table(("pool", "weights"), rows)
 
 
 @binding.command("list")
@@ -60,7 +59,7 @@ def list_bindings(as_json: JsonOption = False, data: DataOption = DATA) -> None:
     if as_json:
         return print_json(list(bindings.values()))
     header = ("binding", "ip", "ehlo", "proxy", "state", "since", "reason")
-    console().print(table(header, map(_row, bindings.values())))
+    print_table(header, map(_row, bindings.values()))
 
 
 def _row(each: Binding) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from msgspec import Struct
 
-from postfleet.cli.options import DATA, DataOption, Failed, JsonOption, console, platform, print_json, table
+from postfleet.cli.options import DATA, DataOption, Failed, JsonOption, platform, print_json, print_table
 from postfleet.cli.story import clock_time, printable
 from postfleet.inbox import Letter, read_inbox
 
@@ -44,8 +44,10 @@ def inbox(
     if as_json:
         return print_json(listed)
     now = time.time()
-    rows = ((each.id, clock_time(each.time, now), each.sender, *each.recipients, each.subject) for each in listed)
-    console().print(table(("id", "time", "sender", "recipient", "subject"), rows))
+    rows = (
+        (each.id, clock_time(each.time, now), each.sender, ", ".join(each.recipients), each.subject) for each in listed
+    )
+    print_table(("id", "time", "sender", "recipient", "subject"), rows)
 
 
 def _one(letters: Sequence[Letter], wanted: str) -> Letter:

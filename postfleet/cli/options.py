@@ -12,6 +12,7 @@ import msgspec
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from postfleet.backends.local import LocalBackends, open_local
 from postfleet.clock import SystemClock
@@ -50,11 +51,14 @@ def print_json(value: object) -> None:
 
 def console() -> Console:
     """As wide as the terminal; where there is none, lines are as long as they are."""
-    return Console(width=None if sys.stdout.isatty() else 10_000, highlight=False, soft_wrap=not sys.stdout.isatty())
+    return Console(width=None if sys.stdout.isatty() else 10_000, highlight=False)
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
+def print_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     made = Table(*header, box=None, pad_edge=False, header_style="bold")
     for row in rows:
-        made.add_row(*(str(cell) for cell in row))
-    return made
+        made.add_row(*(Text(str(cell)) for cell in row))
+    out = console()
+    with out.capture() as printed:
+        out.print(made)
+    typer.echo("\n".join(line.rstrip() for line in printed.get().splitlines()))

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator
 from msgspec import Struct
 from msgspec.structs import replace
 
-from postfleet.accept import UNITS, chunks
+from postfleet.accept import UNITS
 from postfleet.audit import Pending
 from postfleet.backends.local_inspect import DELAYED, Inspection, QueueEntry
 from postfleet.cli.story import clock_time, duration, printable
+from postfleet.layout import chunks
 from postfleet.ports import BlobStore, NotFound
 from postfleet.providers import LANES
 from postfleet.stages import (
@@ -72,8 +73,12 @@ def _units(entry: QueueEntry) -> list[Holding]:
 
 
 def _parks(body: bytes, sort: str) -> list[Holding]:
-    minute = int(sort.partition("/")[0])
-    return [_of_unit(unit, PARKED, minute * 60.0) for unit in decode_unit_entry(body).units]
+    return [_of_unit(unit, PARKED, due_of(sort)) for unit in decode_unit_entry(body).units]
+
+
+def due_of(sort: str) -> float:
+    """When a row of a due-time bucket is swept, Unix seconds."""
+    return int(sort.partition("/")[0]) * 60.0
 
 
 def _of_unit(unit: Unit, place: str, until: float) -> Holding:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from bisect import bisect_right
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import typer
 from msgspec import Struct
-from rich.console import Console
 
 from postfleet.accept import UNITS
-from postfleet.backends.local_inspect import DELAYED, IN_FLIGHT, VISIBLE, Inspection, inspect
-from postfleet.cli.options import DATA, DataOption, JsonOption, console, open_backends, platform, print_json, table
+from postfleet.backends.local_inspect import DELAYED, IN_FLIGHT, VISIBLE, inspect
+from postfleet.cli.options import DATA, DataOption, JsonOption, open_backends, platform, print_json, print_table
+from postfleet.cli.places import due_of
 from postfleet.cli.story import clock_time, printable
 from postfleet.clock import SystemClock
 from postfleet.directory import Binding, Directory, Suspension
@@ -53,7 +54,7 @@ def queue(as_json: JsonOption = False, data: DataOption = DATA) -> None:
     backlog = asyncio.run(read_backlog(data))
     if as_json:
         return print_json(backlog)
-    _show(backlog, console(), time.time())
+    _show(backlog, time.time())
 
 
 async def read_backlog(path: Path) -> Backlog:
@@ -63,11 +64,12 @@ async def read_backlog(path: Path) -> Backlog:
         await directory.refresh()
     now = time.time()
     with inspect(data.store, SystemClock()) as inspection:
-        counted = Counter((entry.queue, entry.state) for entry in inspection.entries())
-        parks = by_due_time(_due_times(inspection), now)
+        entries = [(entry.queue, entry.state, entry.until) for entry in inspection.entries()]
+        due_times = [until for name, state, until in entries if (name, state) == (UNITS, DELAYED)]
+        due_times += [due_of(row.sort) for row in inspection.rows("due")]
     return Backlog(
-        queues=_depths(counted),
-        parks=parks,
+        queues=_depths(Counter((name, state) for name, state, _ in entries)),
+        parks=by_due_time(due_times, now),
         suspensions=[each for each in directory.suspensions.values() if each.until > now],
         bindings=sorted(directory.bindings.values(), key=lambda binding: binding.name),
     )
@@ -82,35 +84,27 @@ def _depths(counted: Mapping[tuple[str, str], int]) -> list[Depth]:
     ]
 
 
-def _due_times(inspection: Inspection) -> Iterable[float]:
-    for entry in inspection.entries():
-        if entry.queue == UNITS and entry.state == DELAYED:
-            yield entry.until
-    for row in inspection.rows("due"):
-        yield int(row.sort.partition("/")[0]) * 60.0
-
-
 def by_due_time(due_times: Iterable[float], now: float) -> dict[str, int]:
     """How many are due within each of a few spans, of which only the first that fits counts."""
     bounds, names = list(_STEPS), list(_STEPS.values())
     counts = dict.fromkeys(names, 0)
     for due in due_times:
-        counts[names[bisect_right(bounds, due - now) if due > now else 0]] += 1
+        counts[names[bisect_left(bounds, due - now)]] += 1
     return counts
 
 
-def _show(backlog: Backlog, out: Console, now: float) -> None:
+def _show(backlog: Backlog, now: float) -> None:
     depths = ((each.queue, each.visible, each.in_flight, each.delayed) for each in backlog.queues)
-    out.print(table(("queue (entries)", "visible", "in flight", "delayed"), depths))
-    out.print()
-    out.print(table(("parked units", "count"), backlog.parks.items()))
-    out.print()
-    out.print(table(("binding", "state", "reason"), map(_binding_row, backlog.bindings)))
+    print_table(("queue (entries)", "visible", "in flight", "delayed"), depths)
+    typer.echo()
+    print_table(("parked units", "count"), backlog.parks.items())
+    typer.echo()
+    print_table(("binding", "state", "reason"), map(_binding_row, backlog.bindings))
     if backlog.suspensions:
         rows = ((each.binding, each.limit_key, clock_time(each.until, now), printable(each.reason))
                 for each in backlog.suspensions)  # fmt: skip
-        out.print()
-        out.print(table(("suspended binding", "towards", "until", "reason"), rows))
+        typer.echo()
+        print_table(("suspended binding", "towards", "until", "reason"), rows)
 
 
 def _binding_row(binding: Binding) -> tuple[str, str, str]:
