@@ -97,6 +97,7 @@ async def test_template_error(http: httpx.AsyncClient, acceptor: RecordingAccept
 @pytest.mark.parametrize(
     "authorization",
     [KEY, "Basic " + base64.b64encode(f"{KEY}:".encode()).decode(), "basic " + base64.b64encode(KEY.encode()).decode()],
+    ids=["raw", "basic", "basic-without-colon"],
 )
 async def test_keys(http: httpx.AsyncClient, acceptor: RecordingAcceptor, authorization: str) -> None:
     """The key comes alone or as the user name of Basic."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -10,13 +11,20 @@ from starlette.applications import Starlette
 
 from ingest.http import make_app
 from postfleet.accept import KeyConflict
-from postfleet.directory import Directory, Pool, SendingDomain, new_api_key
+from postfleet.directory import ApiKey, Directory, Pool, SendingDomain
 from postfleet.ports import StorageError
 from postfleet.settings import Settings
 from postfleet.stages import Submission
 
-KEY, KEY_RECORD = new_api_key(7)
-PRIMARY_KEY, PRIMARY_KEY_RECORD = new_api_key(0)
+
+def fixed_api_key(tenant: int, digit: str) -> tuple[str, ApiKey]:
+    """The same in every process that collects the tests."""
+    key = digit * 48
+    return key, ApiKey(key[:8], hashlib.sha256(key.encode()).hexdigest(), tenant)
+
+
+KEY, KEY_RECORD = fixed_api_key(7, "7")
+PRIMARY_KEY, PRIMARY_KEY_RECORD = fixed_api_key(0, "a")
 SETTINGS = Settings(max_message_size=200_000, max_recipients=50)
 
 
