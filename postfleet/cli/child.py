@@ -33,9 +33,8 @@ async def running_platform(data: DataDir) -> AsyncIterator[None]:
     assert process.stdout
     try:
         await _up(process.stdout)
-        reading = asyncio.create_task(process.stdout.read())
-        yield
-        reading.cancel()
+        async with _read_on(process.stdout):
+            yield
     finally:
         await asyncio.shield(_stop(process))
 
@@ -47,6 +46,16 @@ async def _up(said: asyncio.StreamReader) -> None:
         if last.startswith("Postfleet is up"):
             return
     raise Failed(last)
+
+
+@asynccontextmanager
+async def _read_on(said: asyncio.StreamReader) -> AsyncIterator[None]:
+    """Nobody waits for the rest, but a full pipe would stop who writes."""
+    reading = asyncio.create_task(said.read())
+    try:
+        yield
+    finally:
+        reading.cancel()
 
 
 async def _stop(process: asyncio.subprocess.Process) -> None:

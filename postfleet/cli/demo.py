@@ -107,12 +107,12 @@ async def _demo(data: DataDir) -> bool:
 async def _submit_and_follow(data: DataDir, backends: LocalBackends, tell: Tell) -> int:
     """Until every accepted message has ended, or patience has; how many were accepted."""
     submitted = dict.fromkeys((part.name for part in PARTS), Progress())
-    async with asyncio.TaskGroup() as tasks:
-        watch = tasks.create_task(_watch(backends, submitted, tell))
-        loads = [tasks.create_task(_load(data, part, submitted)) for part in PARTS]
-        await asyncio.wait(loads)
+    watch = asyncio.create_task(_watch(backends, submitted, tell))
+    try:
+        await asyncio.gather(*(_load(data, part, submitted) for part in PARTS))
         accepted = sum(progress.ok for progress in submitted.values())
         await _all_ended(backends, accepted)
+    finally:
         watch.cancel()
     tell(*await _seen(backends, submitted))
     return accepted
