@@ -14,8 +14,17 @@ from postfleet import audit
 from postfleet.audit import Pending
 from postfleet.event_log import read_events
 from postfleet.events import EVENTS
-from postfleet.stages import Claim, Group, Unit, UnitEntry, decode_claim, decode_messages
-from postfleet.stages import decode_order_entry, decode_unit_entry, message_id
+from postfleet.stages import (
+    Claim,
+    Group,
+    Unit,
+    UnitEntry,
+    decode_claim,
+    decode_messages,
+    decode_order_entry,
+    decode_unit_entry,
+    message_id,
+)
 
 DUE = "due/"
 
@@ -59,19 +68,11 @@ def _in_groups(groups: Iterable[Group], place: str) -> Iterator[Pending]:
             yield Pending(message_id(group.transmission.id, message.index), message.address, place)
 
 
-def at_rest(stores: MemoryBackends) -> bool:
-    """Whether no mail waits anywhere."""
-    entries = any(queue.entries for name, queue in stores.queues.items() if name != EVENTS)
-    return not entries and not any(partition.startswith(DUE) for partition, _ in stores.state.rows)
-
-
 async def violations(platform: Platform, client: Client) -> list[str]:
     """Everything that is wrong with a world whose platform was drained."""
     world, stores = platform.world, platform.stores
     events = [event async for event in read_events(stores.blobs)]
-    report = audit.audit(
-        client.hand_overs, events, pending(stores), platform.mx.ledger, message_of, final=True
-    )
+    report = audit.audit(client.hand_overs, events, pending(stores), platform.mx.ledger, message_of, final=True)
     lease_time = platform.settings.lease_time
     return [
         *(f"{each.kind} {each.subject}: {each.detail}" for each in report.violations),

@@ -8,9 +8,10 @@ from contextlib import ExitStack
 
 from msgspec import Struct
 from msgspec.structs import replace
+from simulation.breaks import BREAKS
 from simulation.client import Client
 from simulation.faults import ROUGH
-from simulation.findings import at_rest, violations
+from simulation.findings import violations
 from simulation.loop import Deadlock
 from simulation.mx import Behaviour
 from simulation.process import SimProcess
@@ -21,8 +22,6 @@ HORIZON = 4 * 3600.0
 TROUBLE = 90.0
 """Seconds of load and faults."""
 LOAD = 40.0
-LATE = 45.0
-"""After so long without trouble, every write has landed."""
 DOMAINS = ("a.test", "b.test", "c.test")
 ROUTERS = ("router-1", "router-2")
 WORKERS = ("worker-1", "worker-2", "worker-3")
@@ -95,7 +94,7 @@ class _Life:
             *(self._befall() for _ in range(self._rng.randint(2, 8))),
         )
         await self._heal()
-        await self._drain()
+        await platform.drain()
         return await violations(platform, self._client)
 
     # ------------------------------------------------------------ load
@@ -137,8 +136,10 @@ class _Life:
     async def _befall(self) -> None:
         rng = self._rng
         befall = rng.choice(
-            [self._crash, self._crash, self._pause, self._pause, self._stop, self._step, self._kill_binding]
-            + [self._suspend, self._block_host]
+            [
+                *(self._crash, self._crash, self._pause, self._pause, self._stop, self._step),
+                *(self._kill_binding, self._suspend, self._block_host),
+            ]
         )
         await asyncio.sleep(rng.uniform(0.0, TROUBLE))
         await befall()
@@ -184,15 +185,3 @@ class _Life:
             process.resume()
             process.clock.correct()
         await self._platform.furnish()
-
-    async def _drain(self) -> None:
-        platform = self._platform
-        quiet_since = self._world.loop.time()
-        while self._world.loop.time() < max(quiet_since, platform.last_end) + LATE:
-            await asyncio.sleep(5.0)
-            if not at_rest(platform.stores):
-                quiet_since = self._world.loop.time()
-
-
-BREAKS: dict[str, object] = {}
-"""Rules of the protocol that can be taken out, each of which must then be caught."""

@@ -36,6 +36,8 @@ SETTINGS = Settings(snapshot_refresh=20.0, sweep_every=20.0, retry_first=15.0, w
 LANES = ("tail-0", "tail-1")
 UNKNOWN_DOMAIN = "none.test"
 KEY = bytes(32)
+LATE = 45.0
+"""After so many seconds without trouble, every write has landed."""
 SMALL = {
     "postfleet.park.MAX_DELAY": 15.0,
     "postfleet.layout.PACK_MESSAGES": 4,
@@ -66,8 +68,9 @@ def lane_of(domain: str) -> str:
 class SimSites:
     """Every domain is a site with one MX host; DNS fails now and then, as faults do."""
 
-    def __init__(self, process: SimProcess) -> None:
+    def __init__(self, process: SimProcess, connections: int) -> None:
         self._process = process
+        self._connections = connections
         self._known: dict[str, Site] = {}
 
     async def site_of(self, domain: str) -> SiteAnswer:
@@ -77,7 +80,7 @@ class SimSites:
             return NoDomain("no such domain")
         if world.chance(world.faults.refused):
             return TempFail("simulated: no nameserver answered")
-        self._known[domain] = Site(domain, domain, lane_of(domain), "", ((f"mx.{domain}",),), connections=2)
+        self._known[domain] = Site(domain, domain, lane_of(domain), "", ((f"mx.{domain}",),), self._connections)
         return self._known[domain]
 
     def cached_site_of(self, domain: str) -> SiteAnswer | None:
@@ -91,10 +94,17 @@ class Platform:
     """Shared stores, an MX, and the processes that were started."""
 
     def __init__(
-        self, world: World, *, settings: Settings = SETTINGS, behaviours: Mapping[str, Behaviour] | None = None
+        self,
+        world: World,
+        *,
+        settings: Settings = SETTINGS,
+        behaviours: Mapping[str, Behaviour] | None = None,
+        connections: int = 2,
     ) -> None:
         self.world = world
         self.settings = settings
+        self.connections = connections
+        """Of one binding to one site, at most."""
         self.stores = shared_stores(world, settings.visibility)
         self.mx = SimMx(world, message_of, behaviours)
         self.workers: dict[str, mta_worker.service.Worker] = {}
@@ -150,6 +160,22 @@ class Platform:
             self.last_end = self.world.loop.time()
             await asyncio.sleep(self.world.rng.uniform(0.5, 8.0))
 
+    # ------------------------------------------------------------ the end
+
+    async def drain(self) -> None:
+        """Return once no mail waits anywhere, and none can come any more."""
+        quiet_since = self.world.loop.time()
+        while self.world.loop.time() < max(quiet_since, self.last_end) + LATE:
+            await asyncio.sleep(5.0)
+            if not self.at_rest():
+                quiet_since = self.world.loop.time()
+
+    def at_rest(self) -> bool:
+        entries = any(queue.entries for name, queue in self.stores.queues.items() if name != EVENTS)
+        return not entries and not any(partition.startswith("due/") for partition, _ in self.stores.state.rows)
+
+    # ------------------------------------------------------------ wiring
+
     async def _ingest(self, process: SimProcess) -> None:
         backends = SimBackends(process, self.stores)
         self.acceptors[process.name] = Acceptor(
@@ -167,7 +193,7 @@ class Platform:
         service = router.service.Router(
             backends,
             directory=Directory(backends.state),
-            sites=SimSites(process),
+            sites=SimSites(process, self.connections),
             events=self._events(process, backends),
             clock=process.clock,
             settings=self.settings,
@@ -186,7 +212,7 @@ class Platform:
         journal = Journal(state, process.id, clock=clock, settings=settings, on_fenced=fenced)
         postman = Postman(
             directory=directory,
-            sites=SimSites(process),
+            sites=SimSites(process, self.connections),
             network=SimNetwork(process, self.mx),  # type: ignore[arg-type]
             state=state,
             leases=leases,

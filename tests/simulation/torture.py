@@ -1,7 +1,8 @@
 """Run simulated lives of the platform, one a seed, and audit each.
 
 Every seed gives the same run each time: a failing one is replayed with `--seed N -v`.
-With `--break NAME` a rule of the protocol is taken out, and some seed must catch it.
+With `--break NAME` a rule of the protocol is taken out: first the rule's named scenario
+runs, then the seeds, and the exit status must not be 0.
 """
 
 from __future__ import annotations
@@ -11,7 +12,11 @@ import gc
 import sys
 import time
 
-from simulation.scenario import BREAKS, Report, run_seed
+from simulation.breaks import BREAKS
+from simulation.scenario import Report, run_seed
+from simulation.scenarios import run_scenario
+
+_COMMAND = "python tests/simulation/torture.py"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -20,6 +25,8 @@ def main(arguments: list[str] | None = None) -> int:
     breaks = (options.breaks,) if options.breaks else ()
     if options.seed is not None:
         return _replay(options.seed, breaks, options.verbose)
+    if options.breaks and not _scenario_holds(options.breaks, options.verbose):
+        return 1
     began = time.monotonic()
     for seed in range(options.seed_base, options.seed_base + options.seeds):
         report = run_seed(seed, breaks)
@@ -37,8 +44,19 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed-base", type=int, default=0, metavar="M", help="the first of them")
     parser.add_argument("--seed", type=int, metavar="N", help="run this one and print its trace")
     parser.add_argument("--break", dest="breaks", choices=BREAKS, metavar="NAME", help=f"one of {', '.join(BREAKS)}")
-    parser.add_argument("-v", "--verbose", action="store_true", help="with --seed: the trace also if nothing broke")
+    parser.add_argument("-v", "--verbose", action="store_true", help="the trace, also if nothing broke")
     return parser.parse_args(arguments)
+
+
+def _scenario_holds(broken: str, verbose: bool) -> bool:
+    report = run_scenario(broken, (broken,))
+    if verbose:
+        print("\n".join(report.world.lines()))
+    for violation in report.violations:
+        print(f"violation: {violation}")
+    if report.violations:
+        print(f"scenario {broken} failed without its rule; its trace: {_COMMAND} --break {broken} -v")
+    return not report.violations
 
 
 def _replay(seed: int, breaks: tuple[str, ...], verbose: bool) -> int:
@@ -55,7 +73,7 @@ def _print_failure(report: Report, broken: str | None) -> None:
     for violation in report.violations:
         print(f"violation: {violation}")
     rule = f" --break {broken}" if broken else ""
-    print(f"seed {report.seed} failed; replay: python tests/simulation/torture.py --seed {report.seed}{rule} -v")
+    print(f"seed {report.seed} failed; replay: {_COMMAND} --seed {report.seed}{rule} -v")
 
 
 if __name__ == "__main__":

@@ -190,9 +190,13 @@ class World:
         if self._throttled.get((process.id, port), 0.0) > now:
             return True
         if self.chance(self.faults.throttled):
-            self._throttled[process.id, port] = now + self.between(self.faults.throttled_for)
+            self.throttle(process, port, self.between(self.faults.throttled_for))
             return True
         return False
+
+    def throttle(self, process: SimProcess, port: str, seconds: float) -> None:
+        """The store (`state`, `queue`, `blobs`) turns away all calls of the process for a while."""
+        self._throttled[process.id, port] = self.loop.time() + seconds
 
     # ------------------------------------------------------------ trace
 
@@ -218,6 +222,8 @@ class World:
             structlog.configure(**kept)
 
     def _note_event(self, logger: Any, level: str, event: Any) -> Any:
+        if self.loop.is_closed():
+            raise structlog.DropEvent
         name = event.pop("event")
         if event.get("exc_info") is True:
             event["exc_info"] = repr(sys.exc_info()[1])
