@@ -48,7 +48,7 @@ class Story(Struct):
     recipient: str
     events: list[Event] = field(default_factory=list)
     end: str = ""
-    now: list[str] = field(default_factory=list)
+    now: str = ""
     """Where it is, in words; empty once it has ended."""
 
 
@@ -79,6 +79,8 @@ async def _explain(path: Path, subject: Subject, limit: int, as_json: bool) -> N
     data = platform(path)
     async with open_backends(data) as backends:
         found = await stories(data, backends, subject)
+        if any(not story.end and not story.now for story in found):
+            found = await stories(data, backends, subject)
     if not found:
         raise Failed("no such message: neither in the events nor in a queue")
     if as_json:
@@ -90,8 +92,11 @@ async def _explain(path: Path, subject: Subject, limit: int, as_json: bool) -> N
 
 
 async def stories(data: DataDir, backends: LocalBackends, subject: Subject) -> list[Story]:
-    """In the order of message ids. What is found resting is looked for in the events afterwards, so that a message
-    that moves meanwhile is not missed."""
+    """In the order of message ids.
+
+    Events are read after the stores, so that a message which ends meanwhile is not missed; one that is accepted
+    meanwhile has events, but no place yet.
+    """
     resting = _resting(data, subject)
     told: dict[str, Story] = {}
     async for event in read_events(backends.blobs, containing=subject.needle):
@@ -122,7 +127,7 @@ def _add_place(told: dict[str, Story], holding: Holding, subject: Subject) -> No
     for transmission, message in holding.messages():
         name = message_id(transmission.id, message.index)
         if subject.means(name, message.address):
-            _story(told, name, message.address).now.append(whereabouts(holding, time.time()))
+            _story(told, name, message.address).now = whereabouts(holding, time.time())
 
 
 def _story(told: dict[str, Story], message: str, recipient: str) -> Story:
@@ -133,7 +138,7 @@ def _sort(story: Story) -> None:
     story.events.sort(key=lambda event: (event.timestamp, event.type != "injection"))
     story.end = next(filter(None, map(end_of, story.events)), "")
     if story.end:
-        story.now.clear()
+        story.now = ""
 
 
 def _order(message: str) -> tuple[int, int]:
@@ -145,9 +150,8 @@ def lines(story: Story, now: float) -> Iterable[str]:
     yield _headline(story)
     for event in story.events:
         yield f"  {clock_time(event.timestamp, now)}  {sentence(event, now)}"
-    yield from (f"  now: {place}" for place in story.now)
-    if not story.end and not story.now:
-        yield "  now: nowhere, though it has not ended: that is a loss"
+    if not story.end:
+        yield f"  now: {story.now or 'nowhere, though it has not ended: that is a loss'}"
 
 
 def _headline(story: Story) -> str:

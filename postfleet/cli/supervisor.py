@@ -19,7 +19,7 @@ STEADY = 10.0
 """A process that ran for so long is started again without growing delay, seconds."""
 CONFIGURATION_ERROR = 2
 _PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None, use_errno=True)
+_prctl = ctypes.CDLL(None).prctl
 
 
 class Service(Struct, frozen=True):
@@ -42,7 +42,7 @@ def die_with_parent(how: signal.Signals) -> Callable[[], None]:
     parent = os.getpid()
 
     def prepare() -> None:
-        _libc.prctl(_PR_SET_PDEATHSIG, how)
+        _prctl(_PR_SET_PDEATHSIG, how)
         if os.getppid() != parent:
             os._exit(1)
 

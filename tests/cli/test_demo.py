@@ -53,7 +53,7 @@ def test_the_table() -> None:
         ([], 0.5, 0.0),
         ([3.0], 0.99, 3.0),
         ([4.0, 1.0, 3.0, 2.0], 0.5, 2.0),
-        (list(map(float, range(1, 201))), 0.99, 198.0),
+        ([*map(float, range(1, 201))], 0.99, 198.0),
     ],
 )
 def test_percentiles(values: list[float], share: float, expected: float) -> None:
