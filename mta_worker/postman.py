@@ -70,7 +70,8 @@ class Postman:
         self._proxy_key = proxy_key
         self._return_path_key = return_path_key
         self.stopping = False
-        self._routes: dict[tuple[str, str], Route] = {}
+        self._routes: dict[tuple[str, str, str], Route] = {}
+        """By binding, its proxy, and site."""
         self._dead_hosts: dict[str, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -114,9 +115,9 @@ class Postman:
             self.conclude(job, Verdict(kind, Scope.SITE, BounceClass.DNS_FAILURE), reason)
 
     def _route(self, binding: Binding, site: Site) -> Route:
-        key = (binding.name, site.name)
+        key = (binding.name, binding.proxy, site.name)
         route = self._routes.get(key)
-        if route is None or route.binding.proxy != binding.proxy:
+        if route is None:
             route = self._routes[key] = Route(self, binding, site)
         return route
 

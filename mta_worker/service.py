@@ -31,19 +31,20 @@ class Worker:
         directory: Directory,
         settings: Settings,
     ) -> None:
-        self._runner = runner
         self._postman = postman
         self._leases = leases
         self._directory = directory
         self._settings = settings
+        freed = asyncio.Event()
         self._consumers = [
             Consumer(
                 backends.queue(lane),
                 _orders,
-                self._handle,
+                runner.handle,
                 room=self._room,
                 extend_every=settings.visibility_extend,
                 linger=settings.receive_linger,
+                freed=freed,
             )
             for lane in lanes
         ]
@@ -73,13 +74,6 @@ class Worker:
 
     def _room(self) -> int:
         return self._settings.worker_orders - sum(consumer.in_flight for consumer in self._consumers)
-
-    async def _handle(self, order: Order) -> float | None:
-        try:
-            return await self._runner.handle(order)
-        finally:
-            for consumer in self._consumers:
-                consumer.wake()
 
     async def _keep_fresh(self) -> None:
         while True:

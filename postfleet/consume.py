@@ -40,7 +40,9 @@ class Consumer(Generic[T]):
         extend_every: float,
         linger: float,
         batch: int = 10,
+        freed: asyncio.Event | None = None,
     ) -> None:
+        """Consumers that share their room share `freed`: it is set whenever one of them has let go of an entry."""
         self._queue = queue
         self._decode = decode
         self._handle = handle
@@ -49,7 +51,7 @@ class Consumer(Generic[T]):
         self._linger = linger
         self._batch = batch
         self._entries: dict[str, asyncio.Task[None]] = {}
-        self._freed = asyncio.Event()
+        self._freed = freed or asyncio.Event()
         self._receiving: asyncio.Future[list[Received]] | None = None
         self._stopping = False
 
@@ -72,10 +74,6 @@ class Consumer(Generic[T]):
         self._freed.set()
         if self._receiving is not None:
             self._receiving.cancel()
-
-    def wake(self) -> None:
-        """`room` may have grown."""
-        self._freed.set()
 
     async def _receive(self) -> None:
         room = self._room()

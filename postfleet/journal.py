@@ -71,6 +71,7 @@ class Journal:
         self._settings = settings
         self._on_fenced = on_fenced
         self._batches: deque[_Batch] = deque()
+        self._last: asyncio.Future[None] | None = None
         self._writer: asyncio.Task[None] | None = None
         self._fenced = False
         self.sequence = 0
@@ -82,14 +83,15 @@ class Journal:
             self._batches.append(_Batch([], asyncio.get_running_loop().create_future()))
         batch = self._batches[-1]
         batch.outcomes.append((order, outcome))
+        self._last = batch.durable
         if self._writer is None:
             self._writer = asyncio.create_task(self._write_all())
         return batch.durable
 
     async def flush(self) -> None:
-        """Return when the result of every write so far is known."""
-        while self._writer is not None:
-            await asyncio.wait([self._writer])
+        """Return when everything appended so far is durable."""
+        if self._last is not None:
+            await asyncio.wait([self._last])
 
     async def _write_all(self) -> None:
         try:
