@@ -45,7 +45,7 @@ LOCAL_PARTS = {
     "defer2": 6.0,
     "bounce": 6.0,
     "greylist": 6.0,
-    "slow1": 5.0,
+    "slow1": 2.0,
     "drop1": 3.0,
     "block1": 1.0,
 }
@@ -80,13 +80,13 @@ def demo() -> None:
     """
     folder = Path(tempfile.mkdtemp(prefix="postfleet-demo-"))
     data = DataDir(folder / "var")
+    clean = False
     try:
         clean = asyncio.run(_demo(data))
-    except BaseException:
-        typer.echo(f"what was stored and logged is in {data.path}", err=True)
-        raise
+    finally:
+        if not clean:
+            typer.echo(f"what was stored and logged is in {data.path}", err=True)
     if not clean:
-        typer.echo(f"what was stored and logged is in {data.path}", err=True)
         raise typer.Exit(1)
     shutil.rmtree(folder)
 

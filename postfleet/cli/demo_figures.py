@@ -77,7 +77,10 @@ def rows(figures: Figures, accepted: int) -> list[tuple[str, str]]:
         ("temporary refusals on the way", str(figures.deferred)),
         *((f"delivered by {ip}, pool {pool}", str(n)) for (pool, ip), n in sorted(figures.delivered_by.items())),
         ("from first acceptance to last end", f"{figures.seconds:.1f} s"),
-        ("messages a second", f"{accepted / figures.seconds:.0f}" if figures.seconds else "-"),
+        (
+            "messages a second, waits for retries included",
+            f"{accepted / figures.seconds:.0f}" if figures.seconds else "-",
+        ),
         ("acceptance to delivery, p50 / p99", _both(total)),
         ("  of those delivered at the first attempt", _both(first)),
     ]

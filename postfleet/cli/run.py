@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from postfleet.cli.options import DATA, DataOption
+from postfleet.cli.options import DATA, DataOption, platform
 
 
 class Service(StrEnum):
@@ -31,6 +31,6 @@ def run(
 
     The proxy knows no data directory: `postfleet run ip_proxy --listen H:P --health H:P --key-file F --source IP`.
     """
-    here = [] if service is Service.IP_PROXY else ["--data", str(data)]
+    here = [] if service is Service.IP_PROXY else ["--data", str(platform(data).path)]
     command = [sys.executable, "-P", "-m", service.value, *here, *context.args]
     os.execv(sys.executable, command)  # noqa: S606 - the interpreter itself, without a shell

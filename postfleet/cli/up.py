@@ -119,9 +119,17 @@ async def _first(*awaitables: Awaitable[None]) -> None:
 async def _ready(deployment: Deployment, backends: LocalBackends) -> None:
     """HTTP answers, SMTP greets, and a binding can send."""
     directory = Directory(backends.state)
-    async with asyncio.timeout(READY_WITHIN), httpx.AsyncClient(trust_env=False) as client:
-        while not await _is_ready(client, deployment, directory):  # noqa: ASYNC110 - it happens in other processes
-            await asyncio.sleep(0.1)
+    try:
+        async with asyncio.timeout(READY_WITHIN), httpx.AsyncClient(trust_env=False) as client:
+            while not await _is_ready(client, deployment, directory):  # noqa: ASYNC110 - it happens in other processes
+                await asyncio.sleep(0.1)
+    except TimeoutError:
+        raise StartFailed(f"not ready within {READY_WITHIN:.0f} s; {_unready(directory)}") from None
+
+
+def _unready(directory: Directory) -> str:
+    dead = [f"{binding.name} ({binding.reason})" for binding in directory.bindings.values() if not binding.alive]
+    return f"bindings that cannot send: {', '.join(dead)}" if dead else "the logs folder says why"
 
 
 async def _is_ready(client: httpx.AsyncClient, deployment: Deployment, directory: Directory) -> bool:

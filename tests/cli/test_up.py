@@ -26,6 +26,7 @@ def test_a_taken_port_is_one_line(tmp_path: Path, option: str) -> None:
 @pytest.mark.parametrize(
     "command",
     [
+        ("run", "router"),
         ("send",),
         ("inbox",),
         ("queue",),
