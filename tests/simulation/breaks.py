@@ -14,13 +14,13 @@ from msgspec.structs import replace
 
 from mta_worker.order import OrderRun, OrderRunner
 from mta_worker.report import events_of
-from postfleet.accept import Acceptor, IdempotencyRow, Submission
+from postfleet.accept import Acceptor, IdempotencyRow
 from postfleet.claim import Claimed, Claims, Finished, Held, merged
 from postfleet.journal import RETRY, Journal, JournalRow, read_journal
 from postfleet.lease import LEASES, LeaseKeeper
 from postfleet.park import SHARDS, merge
 from postfleet.ports import StateTable, StorageError, WorkQueue
-from postfleet.stages import REBIND, Order, Outcome, Plan, Unit, decode_claim, encode
+from postfleet.stages import REBIND, Order, Outcome, Plan, Submission, Unit, decode_claim, encode
 from router.plan import Snapshot, domain_of, flatten, plan_unit
 from router.service import Router
 

@@ -13,7 +13,7 @@ from msgspec import Struct
 from simulation.process import EPOCH
 from simulation.world import BEFORE, LANDED, Call, World
 
-from postfleet.evidence import QUIT, LedgerConnection, LedgerMessage, LedgerRecord
+from postfleet.evidence import QUIT, TIMEOUT, LedgerConnection, LedgerMessage, LedgerRecord
 
 if TYPE_CHECKING:
     from simulation.net import Connection
@@ -24,10 +24,12 @@ class Behaviour(Struct, frozen=True, kw_only=True):
 
     defer: int = 0
     """The first so many attempts are answered 451."""
+    block: int = 0
+    """The first so many attempts are answered 554 because of the sender's address."""
     bounce: bool = False
     """550, always."""
     at_dot: bool = False
-    """Deferrals and bounces come after the final dot instead of at RCPT."""
+    """Deferrals, blocks and bounces come after the final dot instead of at RCPT."""
     cut: int = 0
     """The first so many times the message is taken, and the connection cut before the reply."""
     slow: float = 0.0
@@ -55,6 +57,8 @@ class SimMx:
         """Copies taken by recipient."""
         self.down: set[str] = set()
         """Addresses of proxies and MX hosts that refuse connections."""
+        self.patience = float("inf")
+        """Seconds after which a silent connection is closed with 421."""
         self._connections = 0
 
     def next_connection(self) -> int:
@@ -90,6 +94,7 @@ class Responder:
         self._recipient = ""
         self._ehlo = ""
         self._dots = 0
+        self._heard = 0
         self.taken = 0
 
     def greet(self) -> None:
@@ -97,7 +102,15 @@ class Responder:
 
     def feed(self, data: bytes) -> None:
         self._buffer += data
+        self._heard += 1
         self._go_on()
+        if self._mx.patience < float("inf"):
+            self._connection.world.later(self._mx.patience, self._lose_patience, self._heard)
+
+    def _lose_patience(self, heard: int) -> None:
+        if heard == self._heard and not self._busy and self._connection.is_open:
+            self._say("421 4.4.2 idle for too long")
+            self._connection.end(TIMEOUT)
 
     def _go_on(self) -> None:
         while not self._busy and self._connection.is_open:
@@ -221,6 +234,8 @@ class Responder:
         behaviour = self._behaviour(recipient)
         if behaviour.bounce:
             return "550 5.1.1 no such user"
+        if attempt <= behaviour.block:
+            return "554 5.7.1 client host blocked using zen.spamhaus.example"
         return "451 4.7.1 try again later" if attempt <= behaviour.defer else ""
 
     def _behaviour(self, recipient: str) -> Behaviour:

@@ -81,6 +81,7 @@ class _Life:
         self._rng = world.rng
         settings = replace(SETTINGS, message_lifetime=self._rng.choice([90.0, 600.0, 86400.0, 86400.0]))
         self._platform = Platform(world, settings=settings)
+        self._platform.mx.patience = self._rng.choice([2.0, float("inf")])
         self._client = Client(self._platform)
 
     async def live(self) -> list[str]:
@@ -117,6 +118,7 @@ class _Life:
                 [
                     Behaviour(bounce=True, at_dot=rng.random() < 0.5),
                     Behaviour(defer=rng.randint(1, 3), at_dot=rng.random() < 0.5),
+                    Behaviour(block=1, at_dot=rng.random() < 0.5),
                     Behaviour(cut=1),
                     Behaviour(slow=rng.uniform(0.5, 30.0)),
                 ]

@@ -1,6 +1,7 @@
 """Named scenarios: for each rule one precise interleaving that is harmless with the rule and breaks a promise without.
 
-`poison` names no rule that can be taken out: a message that ends every process that renders it.
+The last two name no rule that can be taken out: a message that ends every process that renders it, and lanes
+that share the room of a worker.
 """
 
 from __future__ import annotations
@@ -276,6 +277,15 @@ def _build_poison(content: mta_worker.contents.Content, transmission: Transmissi
     return mta_worker.contents.build(content, transmission, message)
 
 
+async def _shared_room(stage: Stage) -> None:
+    """One lane's Order fills the worker while the other lane looks for room; then mail comes on that other lane."""
+    stage.behave("r1@a.test", slow=25.0)
+    await stage.open("worker-1")
+    await stage.client.send(1, ["r1@a.test"])
+    await asyncio.sleep(40.0)
+    await stage.client.send(1, ["r2@c.test"])
+
+
 SCENARIOS: dict[str, Callable[[Stage], Awaitable[None]]] = {
     "recut": _recut,
     "ack-before-park": _ack_before_park,
@@ -292,6 +302,7 @@ SCENARIOS: dict[str, Callable[[Stage], Awaitable[None]]] = {
     "lease-gate": _lease_gate,
     "clock-steal": _clock_steal,
     "poison": _poison,
+    "shared-room": _shared_room,
 }
 """By the name of the rule in `BREAKS`."""
 
@@ -303,5 +314,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "journal-rewrite": {"messages_per_connection": 1},
     "lease-gate": {"connections": 1},
     "clock-steal": {"worker_orders": 1},
+    "shared-room": {"worker_orders": 1},
 }
 """Of `Stage`."""
