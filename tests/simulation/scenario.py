@@ -28,6 +28,7 @@ WORKERS = ("worker-1", "worker-2", "worker-3")
 MOMENTS = (before, landed, replied)
 CRITICAL = {
     "ingest": [("blobs.put", "mail/"), ("queue.send", "units"), ("state.put_if", "key/"), ("blobs.put_if_absent", "")],
+    "reporting": [("blobs.put", "events/log/"), ("blobs.delete", "events/"), ("queue.ack", "events")],
     "router": [
         ("state.put_if_absent", "plan/"),
         ("queue.send", "tail-"),
@@ -88,6 +89,8 @@ class _Life:
         platform = self._platform
         await platform.furnish()
         platform.keep("ingest", *ROUTERS, *WORKERS)
+        if self._rng.random() < 0.3:
+            platform.keep("reporting")
         for _ in range(self._rng.randint(1, 8)):
             self._lay_trap()
         await asyncio.gather(
@@ -130,7 +133,7 @@ class _Life:
     def _lay_trap(self) -> None:
         """At one of its critical calls a process dies or stands still."""
         rng = self._rng
-        process = rng.choice(["ingest", *ROUTERS, *WORKERS, *WORKERS])
+        process = rng.choice(["ingest", "reporting", *ROUTERS, *WORKERS, *WORKERS])
         name, key = rng.choice(CRITICAL[process.partition("-")[0]])
         point = rng.choice(MOMENTS)(name, key, nth=rng.randint(1, 6))
         self._world.on(process, point, rng.choice([crash, crash, pause(rng.uniform(10.0, 45.0))]))

@@ -31,6 +31,7 @@ from postfleet.events import EVENTS, EventWriter
 from postfleet.journal import Journal
 from postfleet.lease import LeaseKeeper
 from postfleet.settings import Settings
+from reporting.service import Reporting
 
 SETTINGS = Settings(snapshot_refresh=20.0, sweep_every=20.0, retry_first=15.0, worker_orders=6)
 LANES = ("tail-0", "tail-1")
@@ -137,7 +138,7 @@ class Platform:
     # ------------------------------------------------------------ processes
 
     def start(self, name: str) -> SimProcess:
-        """A new incarnation of `ingest`, `router-N` or `worker-N`."""
+        """A new incarnation of `ingest`, `reporting`, `router-N` or `worker-N`."""
         self.workers.pop(name, None)
         self.acceptors.pop(name, None)
         process = self.processes[name] = self.world.process(name)
@@ -243,6 +244,10 @@ class Platform:
         )
         await worker.run()
 
+    async def _reporting(self, process: SimProcess) -> None:
+        backends = SimBackends(process, self.stores)
+        await Reporting(backends, clock=process.clock, settings=self.settings).run()
+
     def _events(self, process: SimProcess, backends: SimBackends) -> EventWriter:
         return EventWriter(
             blobs=backends.blobs,
@@ -255,6 +260,7 @@ class Platform:
 
 _SERVICES: dict[str, Callable[[Platform, SimProcess], Any]] = {
     "ingest": Platform._ingest,
+    "reporting": Platform._reporting,
     "router": Platform._router,
     "worker": Platform._worker,
 }

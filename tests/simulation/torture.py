@@ -16,7 +16,7 @@ from simulation.breaks import BREAKS
 from simulation.scenario import Report, run_seed
 from simulation.scenarios import run_scenario
 
-_COMMAND = "python tests/simulation/torture.py"
+_COMMAND = "PYTHONPATH=tests python tests/simulation/torture.py"
 
 
 def main(arguments: list[str] | None = None) -> int:
