@@ -7,6 +7,7 @@ the same parks and the same events from the same journalled outcomes.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
@@ -24,7 +25,7 @@ from postfleet.journal import Journal
 from postfleet.park import send_parks
 from postfleet.ports import Backends, NotFound
 from postfleet.settings import Settings
-from postfleet.stages import EXPIRED, FAILED, Message, Order, Outcome, Transmission
+from postfleet.stages import EXPIRED, FAILED, Message, Order, Outcome, Transmission, message_id
 
 log = structlog.get_logger()
 
@@ -159,6 +160,7 @@ class OrderRunner:
 
     async def _deliver(self, run: OrderRun, claimed: Claimed) -> None:
         for n in claimed.poisonous():
+            await self._keep_content(*flatten(run.order)[n])
             self._fail(run, n, "550 5.6.0 this message ended the process that tried it, several times")
         open_messages = [
             (n, transmission, message)
@@ -207,6 +209,13 @@ class OrderRunner:
             self._fail(run, n, f"550 5.6.0 rendering failed: {error!r}")
             return None
         return Job(run, n, transmission, message, data)
+
+    async def _keep_content(self, transmission: Transmission, message: Message) -> None:
+        """A copy that outlives the mail's own retention, for whoever looks into why it killed workers."""
+        source = transmission.content
+        with contextlib.suppress(NotFound):
+            content = await self._backends.blobs.get(source.key, source.offset, source.length)
+            await self._backends.blobs.put(f"failed/{message_id(transmission.id, message.index)}", content)
 
     def _fail(self, run: OrderRun, n: int, reply: str) -> None:
         self._end(run, Outcome(n, FAILED, self._clock.now(), code=550, reply=reply))

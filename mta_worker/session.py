@@ -142,7 +142,9 @@ class Session(asyncio.Protocol):
             self._route.lease_ran_out(job)
             return self.quit()
         self._job = job
-        refused = self._smtp.mail(self._postman.return_path(job), job.message.address, len(job.data))
+        refused = self._smtp.mail(
+            self._postman.return_path(job), job.message.address, len(job.data), eight_bit=not job.data.isascii()
+        )
         if refused is not None:
             self._result(refused)
             asyncio.get_running_loop().call_soon(self._next)

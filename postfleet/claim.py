@@ -111,7 +111,7 @@ class Claims:
     async def _take_over(self, order: str, row: Row, claim: Claim) -> Claimed | Held:
         if not await self._leases.bury(claim.owner):
             return Held(self._settings.lease_renew, "its owner may be alive")
-        known = await seal_journal(self._state, claim.owner, claim.start, self._me)
+        known = await seal_journal(self._state, claim.owner, claim.start, self._me, self._expiry())
         deaths = dict(claim.deaths)
         if claim.mark >= 0:
             deaths[claim.mark] = deaths.get(claim.mark, 0) + 1

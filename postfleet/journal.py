@@ -144,20 +144,22 @@ async def read_journal(state: StateTable, incarnation: str, start: int) -> tuple
             return outcomes, place, False
 
 
-async def seal_journal(state: StateTable, incarnation: str, start: int, sealer: str) -> list[tuple[str, Outcome]]:
+async def seal_journal(
+    state: StateTable, incarnation: str, start: int, sealer: str, expires: float
+) -> list[tuple[str, Outcome]]:
     """Close a dead incarnation's journal for good; its outcomes from `start` on."""
     outcomes: list[tuple[str, Outcome]] = []
     place = start
     while True:
         more, place, sealed = await read_journal(state, incarnation, place)
         outcomes += more
-        if sealed or await _put_seal(state, incarnation, place, sealer):
+        if sealed or await _put_seal(state, incarnation, place, sealer, expires):
             return outcomes
 
 
-async def _put_seal(state: StateTable, incarnation: str, place: int, sealer: str) -> bool:
+async def _put_seal(state: StateTable, incarnation: str, place: int, sealer: str, expires: float) -> bool:
     body = msgspec.json.encode(JournalRow(sealer, sealed_by=sealer))
-    written = await state.put_if_absent(_partition(incarnation), _place(place), body)
+    written = await state.put_if_absent(_partition(incarnation), _place(place), body, expires)
     return written.ok or _is_seal(written.row)
 
 

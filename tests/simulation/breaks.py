@@ -85,7 +85,7 @@ def _forget_the_row(
 
 
 async def _read_without_sealing(
-    state: StateTable, incarnation: str, start: int, sealer: str
+    state: StateTable, incarnation: str, start: int, sealer: str, expires: float
 ) -> list[tuple[str, Outcome]]:
     outcomes, _, _ = await read_journal(state, incarnation, start)
     return outcomes
