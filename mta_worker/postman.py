@@ -81,7 +81,7 @@ class Postman:
         jobs = list(jobs)
         record = self._directory.bindings.get(binding)
         if record is None or not record.proxy:
-            reason = f"binding {binding} has no proxy" if record else f"no binding {binding}"
+            reason = _no_way(binding, record)
             for job in jobs:
                 self.conclude(job, Verdict(REBIND, Scope.PROXY), reason)
             return
@@ -242,11 +242,18 @@ class Postman:
             await asyncio.sleep(TICK)
             now = self.clock.mono()
             for key, route in list(self._routes.items()):
+                self._check_binding(route)
                 route.tick(now)
                 route.pump()
                 if route.empty:
                     del self._routes[key]
             self._dead_hosts = {host: until for host, until in self._dead_hosts.items() if until > now}
+
+    def _check_binding(self, route: Route) -> None:
+        """Mail that waits behind the sessions of a proxy that hangs does not wait for their ends."""
+        record = self._directory.bindings.get(route.binding.name)
+        if record is None or record.proxy != route.binding.proxy:
+            route.rebind_waiting(_no_way(route.binding.name, record))
 
     def stop(self) -> None:
         """Begin nothing more; messages whose transaction runs are finished."""
@@ -258,3 +265,9 @@ class Postman:
         """Close every session at once."""
         for route in self._routes.values():
             route.abort()
+
+
+def _no_way(binding: str, record: Binding | None) -> str:
+    if record is None:
+        return f"no binding {binding}"
+    return f"binding {binding} moved to proxy {record.proxy}" if record.proxy else f"binding {binding} has no proxy"
