@@ -30,7 +30,8 @@ async def main() -> int:
     settings, deployment = data.settings(), data.deployment()
     clock = SystemClock()
     listener = open_http_listener(deployment.http)
-    async with await open_local(data.store, clock=clock, visibility=settings.visibility) as backends:
+    store = open_local(data.store, clock=clock, visibility=settings.visibility, reserve=settings.disk_reserve)
+    async with await store as backends:
         directory = Directory(backends.state)
         acceptor = Acceptor(
             blobs=backends.blobs,

@@ -10,10 +10,11 @@ from msgspec import Struct
 
 HOUR = 3600.0
 DAY = 24 * HOUR
+MIB = 1024 * 1024
 
 
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Times in seconds."""
+    """Times in seconds, sizes in bytes."""
 
     # ownership
     lease_renew: float = 5.0
@@ -38,8 +39,10 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     message_lifetime: float = 72 * HOUR
     rebind_delay: float = 5.0
     """A message that lost its binding, or found no way out at all, is planned again after this long."""
+    disk_reserve: int = 256 * MIB
+    """Free bytes of the store's file system below which no new mail is accepted."""
     # limits
-    max_message_size: int = 20 * 1024 * 1024
+    max_message_size: int = 20 * MIB
     max_recipients: int = 10_000
     connections_per_key: int = 20
     """Open connections of one binding to one limit key."""
