@@ -1,6 +1,6 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := demo
-.PHONY: demo up test test-foreign check torture bench-smoke bench lock
+.PHONY: demo up test test-foreign check torture kill bench-smoke bench lock
 
 PY := .venv/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check install -qq --require-hashes --only-binary :all:
@@ -34,6 +34,9 @@ check: $(INSTALLED_DEV)
 
 torture: $(INSTALLED_DEV)
 	PYTHONPATH=tests $(PY) tests/simulation/torture.py $(TORTURE_ARGS)
+
+kill: $(INSTALLED_DEV)
+	PYTHONPATH=tests:. $(PY) tests/processes/kill.py $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED))
 
 bench-smoke: $(INSTALLED)
 	$(PY) bench/smoke.py

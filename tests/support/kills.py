@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from support.platform import RunningPlatform
+from support.platform import QUICK, RunningPlatform
 
 from postfleet.deployment import DataDir
 from postfleet.evidence import OK, read_hand_overs
@@ -28,7 +28,10 @@ KINDS = {
 }
 """Every kind of process, with the names of its processes."""
 MIX = ("accept=78", "defer1=8", "defer2=2", "bounce=5", "drop1=4", "slow1=2", "block1=1")
-DRAIN = 90.0
+DRAIN = 300.0
+"""A message that nobody answered waits for as long again as it is old."""
+SETTINGS = f"{QUICK}retry_factor = 1.0\nrebind_delay = 0.5\nconnect_timeout = 5.0\n"
+"""A sandbox that is killed forgets whom it deferred: retries stay quick all the same."""
 
 
 class Kill(NamedTuple):
@@ -55,11 +58,9 @@ def draw_kills(rng: random.Random, times: int, gaps: tuple[float, float]) -> lis
 
 
 def run_kills(platform: RunningPlatform, kills: Sequence[Kill], *, rate: float, lull: float = 3.0) -> Result:
-    """Submit `rate` messages a second over HTTP and as many over SMTP, for `lull` seconds longer than the kills take."""
+    """Submit `rate` messages a second over HTTP, and as many over SMTP, until `lull` seconds after the last kill."""
     count = round(rate * (sum(kill.after for kill in kills) + lull))
-    loads = [
-        platform.spawn("load", *_submission(transport, rate, count), "--json") for transport in ("http", "smtp")
-    ]
+    loads = [platform.spawn("load", *_submission(transport, rate, count), "--json") for transport in ("http", "smtp")]
     for kill in kills:
         time.sleep(kill.after)
         kill_one(platform, kill.process)

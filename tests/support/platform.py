@@ -46,6 +46,7 @@ class RunningPlatform:
         self.data = data
         self._options = options
         self._variables = variables
+        self._commands: list[subprocess.Popen[str]] = []
         self.banner = ""
         self.start(*FREE)
 
@@ -81,13 +82,20 @@ class RunningPlatform:
     def spawn(self, *arguments: str) -> subprocess.Popen[str]:
         """One command, while the test goes on."""
         command = [sys.executable, "-P", "-m", "postfleet.cli", *arguments]
-        return subprocess.Popen(
+        started = subprocess.Popen(
             command,
             env=environment(self.data),
             stdout=subprocess.PIPE,
             text=True,
             preexec_fn=die_with_parent(signal.SIGTERM),
         )
+        self._commands.append(started)
+        return started
+
+    def end_commands(self) -> None:
+        for command in self._commands:
+            with command:
+                command.kill()
 
     def audit(self, wait: float) -> dict[str, Any]:
         """What `audit --final` finds once nothing is pending, or `wait` seconds have passed."""
@@ -145,6 +153,7 @@ def running_platform(
     try:
         yield platform
     finally:
+        platform.end_commands()
         platform.stop()
 
 
