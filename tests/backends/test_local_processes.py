@@ -25,7 +25,7 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
     processes: list[Process] = []
 
     async def start(role: str, *prefix: str) -> Process:
-        command = [*prefix, sys.executable, support.store_process.__file__, str(tmp_path), role]
+        command = [*prefix, sys.executable, "-P", support.store_process.__file__, str(tmp_path), role]
         process = await asyncio.create_subprocess_exec(
             *command, stdout=PIPE, stderr=PIPE, env={"PYTHONPATH": str(ROOT)}
         )
