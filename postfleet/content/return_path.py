@@ -30,9 +30,7 @@ class ReturnPath(Struct, frozen=True):
     expires: int
 
 
-def encode(
-    key: bytes, tenant: int, transmission: str, index: int, expires: float, domain: str
-) -> str:
+def encode(key: bytes, tenant: int, transmission: str, index: int, expires: float, domain: str) -> str:
     """The return path of a message. `expires` (Unix seconds) is rounded up to the hour.
 
     `transmission` is a decimal number without leading zeros. Raises `OverflowError` if a number is too large for its

@@ -16,9 +16,7 @@ ADDRESS = encode(KEY, 7, "102293692714480130", 4, 1_760_000_000.5, "bounces.exam
     index=st.integers(0, 2**24 - 1),
     hours=st.integers(0, 2**24 - 1),
 )
-def test_decoding_returns_what_was_encoded(
-    tenant: int, transmission: str, index: int, hours: int
-) -> None:
+def test_decoding_returns_what_was_encoded(tenant: int, transmission: str, index: int, hours: int) -> None:
     """Every message that can exist is named by its return path again."""
     address = encode(KEY, tenant, transmission, index, hours * HOUR, "bounces.example")
     assert decode(KEY, address) == ReturnPath(tenant, transmission, index, hours * HOUR)
