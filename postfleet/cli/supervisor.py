@@ -13,10 +13,14 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from postfleet.cli.blockers import blockers
+
 RESTART_FIRST = 0.2
 RESTART_LONGEST = 5.0
 STEADY = 10.0
 """A process that ran for so long is started again without growing delay, seconds."""
+LOOK_EVERY = 3.0
+"""A process that blocks the others at two looks in a row is killed, seconds."""
 CONFIGURATION_ERROR = 2
 _PR_SET_PDEATHSIG = 1
 _prctl = ctypes.CDLL(None).prctl
@@ -57,6 +61,7 @@ class Supervisor:
         self._say = say
         self._processes: dict[str, asyncio.subprocess.Process] = {}
         self._keepers: dict[str, asyncio.Task[None]] = {}
+        self._watch: asyncio.Task[None] | None = None
         self._stopping = False
         self.broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Fails with `StartFailed` when a service cannot run."""
@@ -67,6 +72,7 @@ class Supervisor:
         for service in self._services:
             await self._spawn(service)
             self._keepers[service.name] = asyncio.create_task(self._keep(service))
+        self._watch = asyncio.create_task(self._end_blockers())
 
     async def _spawn(self, service: Service) -> None:
         environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
@@ -105,6 +111,18 @@ class Supervisor:
             delay = min(delay * 2, RESTART_LONGEST)
             await self._spawn(service)
 
+    async def _end_blockers(self) -> None:
+        """A stopped process that holds a lock of the store would stop the whole platform; killing one loses nothing."""
+        seen: set[int] = set()
+        while True:
+            await asyncio.sleep(LOOK_EVERY)
+            running = {process.pid: name for name, process in self._processes.items() if process.returncode is None}
+            found = blockers(running)
+            for pid in found & seen:
+                self._say(f"{running[pid]} is stopped and holds a lock of the store; killed")
+                os.kill(pid, signal.SIGKILL)
+            seen = found
+
     def _break(self, service: Service) -> None:
         lines = (self._logs / f"{service.name}.log").read_text(errors="replace").splitlines()
         if not self.broken.done():
@@ -115,9 +133,10 @@ class Supervisor:
         self._stopping = True
         for rank in sorted({service.rank for service in self._services}):
             await asyncio.gather(*(self._stop_one(each) for each in self._services if each.rank == rank))
-        for keeper in self._keepers.values():
-            keeper.cancel()
-        await asyncio.gather(*self._keepers.values(), return_exceptions=True)
+        tasks = [*self._keepers.values(), *([self._watch] if self._watch else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _stop_one(self, service: Service) -> None:
         process = self._processes.get(service.name)

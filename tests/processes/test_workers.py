@@ -15,9 +15,10 @@ import pytest
 from support.eventually import wait_for
 from support.platform import QUICK, ROOT, RunningPlatform, running_platform
 
+from postfleet.cli.blockers import blockers, is_stopped
+
 pytestmark = pytest.mark.slow
 
-LOCKS = Path("/proc/locks")
 WORKERS = ("worker-1", "worker-2")
 
 
@@ -36,9 +37,12 @@ def test_a_worker_that_is_told_to_stop_doubles_nothing(tmp_path: Path) -> None:
     seed = int(os.environ.get("SEED") or random.randrange(10**6))
     rng = random.Random(seed)
     with running_platform(tmp_path) as platform:
-        loading = platform.spawn(*load(platform, 700, 100.0, "accept=85", "defer1=8", "bounce=5", "slow1=2"))
+        loading = platform.spawn(*load(platform, 900, 100.0, "accept=85", "defer1=8", "bounce=5", "slow1=2"))
+        told: set[int] = set()
         for worker in (*WORKERS, *WORKERS):
-            time.sleep(rng.uniform(0.5, 1.8))
+            wait_for(lambda worker=worker: platform.pid(worker) not in told)
+            time.sleep(rng.uniform(1.0, 2.0))
+            told.add(platform.pid(worker))
             os.kill(platform.pid(worker), signal.SIGTERM)
         accepted = json.loads(loading.communicate(timeout=60)[0])["ok"]
         found = platform.audit(60.0)
@@ -46,26 +50,34 @@ def test_a_worker_that_is_told_to_stop_doubles_nothing(tmp_path: Path) -> None:
     stopped = said.count("ended with exit code 0; started again")
     print(f"SEED={seed}: {stopped} workers stopped; {found}")
     assert found["violations"] == [] and found["duplicated_permitted"] == 0
-    assert found["accepted"] == accepted == 700
+    assert found["accepted"] == accepted == 900
     assert stopped >= 2
 
 
-def pause(pid: int) -> None:
-    """SIGSTOP, but not while it holds a lock of the store: then all others would wait for it."""
+def pause(pid: int, *, with_lock: bool) -> None:
+    """SIGSTOP at a moment when it holds a lock of the store, or none: who holds one makes all others wait."""
     os.kill(pid, signal.SIGSTOP)
-    while not stopped(pid) or holds_a_lock(pid):
-        if stopped(pid):
+    while not is_stopped(pid) or bool(blockers([pid])) != with_lock:
+        if is_stopped(pid):
             os.kill(pid, signal.SIGCONT)
-            time.sleep(0.01)
+            time.sleep(0.002)
             os.kill(pid, signal.SIGSTOP)
 
 
-def stopped(pid: int) -> bool:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
-
-
-def holds_a_lock(pid: int) -> bool:
-    return any(line.split()[1:5] == ["FLOCK", "ADVISORY", "WRITE", str(pid)] for line in LOCKS.read_text().splitlines())
+def test_a_worker_paused_in_the_middle_of_a_commit_is_ended(tmp_path: Path) -> None:
+    """It holds the lock of a database: the supervisor kills it, and mail goes on without loss."""
+    with running_platform(tmp_path) as platform:
+        loading = platform.spawn(*load(platform, 300, 100.0, "accept=80", "defer1=20"))
+        wait_for(lambda: len(platform.ledger()) > 50)
+        paused = platform.pid("worker-1")
+        pause(paused, with_lock=True)
+        wait_for(lambda: platform.pid("worker-1") != paused)
+        loading.communicate(timeout=60)
+        found = platform.audit(60.0)
+        said = platform.said()
+    print(found)
+    assert "worker-1 is stopped and holds a lock of the store; killed" in said
+    assert found["violations"] == [] and found["ended"] == {"delivered": 300}
 
 
 def test_a_paused_worker_whose_mail_was_taken_over_does_no_harm(tmp_path: Path) -> None:
@@ -74,7 +86,7 @@ def test_a_paused_worker_whose_mail_was_taken_over_does_no_harm(tmp_path: Path) 
         loading = platform.spawn(*load(platform, 400, 100.0, "accept=60", "slow2=30", "defer1=10"))
         wait_for(lambda: len(platform.ledger()) > 50)
         paused = platform.pid("worker-1")
-        pause(paused)
+        pause(paused, with_lock=False)
         wait_for(lambda: [each for each in log_of(platform, "worker-2") if each["event"] == "order_taken_over"], 20.0)
         loading.communicate(timeout=60)
         os.kill(paused, signal.SIGCONT)
