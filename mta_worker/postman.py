@@ -242,18 +242,17 @@ class Postman:
             await asyncio.sleep(TICK)
             now = self.clock.mono()
             for key, route in list(self._routes.items()):
-                self._check_binding(route)
+                self._check_binding(route, now)
                 route.tick(now)
                 route.pump()
                 if route.empty:
                     del self._routes[key]
             self._dead_hosts = {host: until for host, until in self._dead_hosts.items() if until > now}
 
-    def _check_binding(self, route: Route) -> None:
-        """Mail that waits behind the sessions of a proxy that hangs does not wait for their ends."""
+    def _check_binding(self, route: Route, now: float) -> None:
         record = self._directory.bindings.get(route.binding.name)
-        if record is None or record.proxy != route.binding.proxy:
-            route.rebind_waiting(_no_way(route.binding.name, record))
+        gone = record is None or record.proxy != route.binding.proxy
+        route.check_way(_no_way(route.binding.name, record) if gone else "", now)
 
     def stop(self) -> None:
         """Begin nothing more; messages whose transaction runs are finished."""

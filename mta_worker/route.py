@@ -27,6 +27,8 @@ LONGEST_HOLD = 30.0
 IDLE = 5.0
 """A session without a job is closed after this, seconds."""
 LEASE_PAUSE = 0.5
+LAST_CHANCE = 5.0
+"""A transaction through a proxy that is gone has so long to come to its final dot, seconds."""
 RECONNECTS = 2
 """So often a job moves to another session after one was lost before its final dot."""
 
@@ -41,6 +43,7 @@ class Route:
         self._idle: list[Session] = []
         self._opening = 0
         self._not_before = float("-inf")
+        self._gone_since = float("inf")
 
     @property
     def empty(self) -> bool:
@@ -161,6 +164,21 @@ class Route:
     def rebind_waiting(self, reason: str) -> None:
         """The binding may not send there any more."""
         self._give_up(Verdict(REBIND, Scope.BINDING), reason)
+
+    def check_way(self, objection: str, now: float) -> None:
+        """`objection` says why the binding cannot send through its proxy any more; empty while it can.
+
+        What waits goes another way at once; what has begun may end, but short of its final dot not for long:
+        a proxy that hangs answers nobody.
+        """
+        if not objection:
+            self._gone_since = float("inf")
+            return
+        self._gone_since = min(self._gone_since, now)
+        self.rebind_waiting(objection)
+        if now - self._gone_since > LAST_CHANCE:
+            for session in list(self._sessions):
+                session.retreat()
 
     # ------------------------------------------------------------ time and the end
 

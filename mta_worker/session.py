@@ -203,6 +203,11 @@ class Session(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    def retreat(self) -> None:
+        """End it, unless a message may have been taken: its reply is waited for."""
+        if self._smtp.stage != "final":
+            self._handle_timeout()
+
     def _over(self, event: Closing | ProtocolError) -> None:
         job, self._job = self._job, None
         if isinstance(event, Closing):
