@@ -161,5 +161,5 @@ def alive(pid: int) -> bool:
     """Whether the process runs; one that only waits for its parent to take note of its end does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
