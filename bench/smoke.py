@@ -120,7 +120,7 @@ def postfix(directory: Path, route: Route) -> Iterator[int]:
 def postfleet(directory: Path, route: Route, workers: int) -> Iterator[int]:
     command = [
         *(str(REPOSITORY / "bin" / "postfleet"), "up", "--data", str(directory / "data")),
-        *("--smtp", f"127.0.0.1:{route.smtp}", "--http", f"127.0.0.1:{free_port()}"),
+        *("--smtp", f"127.0.0.1:{route.smtp}", "--http", "127.0.0.1:0"),
         *("--route", f"127.0.0.1:{route.sink}", "--trust", "127.0.0.0/8", "--workers", str(workers)),
     ]
     with running(command, directory, route.smtp) as process:
