@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import email.policy
 import email.utils
+import inspect
 from email.header import decode_header, make_header
 from email.message import EmailMessage
 from email.message import Message as ParsedMessage
@@ -49,6 +50,14 @@ def parsed(raw: bytes) -> EmailMessage:
     message = email.message_from_bytes(raw, policy=email.policy.default)
     assert isinstance(message, EmailMessage)
     return message
+
+
+# The strict reading of newer versions is wrong about a "[" in a quoted local part.
+_LENIENT = {"strict": False} if "strict" in inspect.signature(email.utils.getaddresses).parameters else {}
+
+
+def addresses_in(values: list[str]) -> list[tuple[str, str]]:
+    return email.utils.getaddresses(values, **_LENIENT)
 
 
 def compat(raw: bytes) -> ParsedMessage:
@@ -160,7 +169,7 @@ def test_no_value_adds_a_header(value: str, name: str, other: str) -> None:
     ]  # fmt: skip
     assert len(message.get_payload()) == 2
     for header, count in (("From", 1), ("Reply-To", 2), ("Cc", 1), ("To", 1)):
-        addresses = email.utils.getaddresses([message[header].replace("\r\n", "")])
+        addresses = addresses_in([message[header].replace("\r\n", "")])
         assert len(addresses) == count
         assert all("@example." in address for _, address in addresses[-1:])
 
