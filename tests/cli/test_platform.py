@@ -42,15 +42,20 @@ async def test_the_printed_curl_line_sends_a_message(platform: RunningPlatform) 
     assert [story["end"] for story in found] == ["delivered"]
 
 
+def attempts_told(lines: list[str]) -> list[str]:
+    """The verb of each line, but for re-binds ("not tried"), which a proxy's slow answer on a busy machine brings."""
+    verbs = [line.split()[1] for line in lines]
+    return [verb for verb in verbs if verb != "not"]
+
+
 async def test_a_deferred_message_is_followed_to_its_delivery(platform: RunningPlatform) -> None:
     """Every step is told by `send`, again by `explain`, and the message lies in the inbox."""
     recipient = "defer2-story@inbox1.example"
     sent = platform.run("send", "--to", recipient, "--subject", "A story")
     assert sent.returncode == 0, sent
-    steps = [line.split()[1] for line in sent.stdout.splitlines()]
-    assert steps == ["accepted", "deferred", "deferred", "delivered"]
+    assert attempts_told(sent.stdout.splitlines()) == ["accepted", "deferred", "deferred", "delivered"]
     story = platform.run("explain", recipient).stdout
-    assert [line.split()[1] for line in story.splitlines()[1:-1]] == steps
+    assert attempts_told(story.splitlines()[1:-1]) == ["accepted", "deferred", "deferred", "delivered"]
     (letter,) = await eventually(lambda: letters_to(platform, recipient), 15.0)
     assert "A story" in platform.run("inbox").stdout
     assert "Subject: A story" in platform.run("inbox", letter.id).stdout
