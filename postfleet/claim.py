@@ -151,7 +151,7 @@ class Claims:
         claimed.row, claimed.claim = written.row, claim
 
     def _expiry(self) -> float:
-        return self._clock.now() + self._settings.row_retention + self._settings.message_lifetime
+        return self._settings.ownership_expiry(self._clock.now())
 
 
 def _partition(order: str) -> str:

@@ -109,7 +109,7 @@ class Journal:
             batch.durable.set_result(None)
 
     async def _put(self, body: bytes) -> bool:
-        expires = self._clock.now() + self._settings.row_retention + self._settings.message_lifetime
+        expires = self._settings.ownership_expiry(self._clock.now())
         while True:
             try:
                 written = await self._state.put_if_absent(

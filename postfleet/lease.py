@@ -147,7 +147,7 @@ class LeaseKeeper:
         return now - self._watched[owner][1] >= self._settings.lease_time
 
     def _expiry(self) -> float:
-        return self._clock.now() + self._settings.row_retention + self._settings.message_lifetime
+        return self._settings.ownership_expiry(self._clock.now())
 
 
 def _is_dead(row: Row | None) -> bool:

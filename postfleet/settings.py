@@ -55,6 +55,10 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Plan, claim and done rows live this long after the last message of theirs can have been tried."""
     event_retention: float = 10 * DAY
 
+    def ownership_expiry(self, now: float) -> float:
+        """Until when claim, lease and journal rows written at `now` are kept, Unix seconds."""
+        return now + self.row_retention + self.message_lifetime
+
 
 def load_settings(path: Path) -> Settings:
     """Raises `ValueError` that names the file, the key and what is wrong with it."""
