@@ -23,6 +23,15 @@ class ProxySite(Struct, frozen=True):
     sources: tuple[str, ...]
 
 
+class AwsPlaces(Struct, frozen=True):
+    """The bucket, the table and the queues of a platform on AWS, in the region and account of the SDK's environment."""
+
+    bucket: str
+    table: str
+    queue_prefix: str
+    """Before the name of each queue, its `-` included."""
+
+
 class Deployment(Struct, frozen=True, kw_only=True):
     """Addresses are `host:port`."""
 
@@ -43,6 +52,8 @@ class Deployment(Struct, frozen=True, kw_only=True):
     sending_domain: str = ""
     host_name: str = "postfleet.localhost"
     """What the SMTP server calls itself."""
+    aws: AwsPlaces | None = None
+    """Where the stores are on AWS; None for those in the data directory."""
 
 
 class Secrets(Struct, frozen=True):

