@@ -11,7 +11,6 @@ from postfleet.backends.aws_clients import AwsClients, Observer, open_clients
 from postfleet.backends.aws_queue import AwsQueue, ensure_queue
 from postfleet.backends.aws_setup import block_public_access, ensure_bucket, ensure_expiry, ensure_table
 from postfleet.backends.aws_state import AwsStateTable
-from postfleet.clock import Clock
 from postfleet.deployment import AwsPlaces
 from postfleet.settings import Settings
 
@@ -21,12 +20,11 @@ _QUEUE_NAME = re.compile(r"[a-z0-9-]+")
 class AwsBackends:
     """The ports on AWS. Made by `open_aws`; belongs to the loop that opened it."""
 
-    def __init__(self, clients: AwsClients, places: AwsPlaces, clock: Clock, visibility: float) -> None:
+    def __init__(self, clients: AwsClients, places: AwsPlaces, visibility: float) -> None:
         self.blobs = AwsBlobStore(clients.s3, places.bucket)
         self.state = AwsStateTable(clients.dynamodb, places.table)
         self._clients = clients
         self._places = places
-        self._clock = clock
         self._visibility = visibility
         self._queues: dict[str, AwsQueue] = {}
 
@@ -35,8 +33,7 @@ class AwsBackends:
         if name not in self._queues:
             if not _QUEUE_NAME.fullmatch(name):
                 raise ValueError(f"queue name {name!r}: use lower-case letters, digits and '-'")
-            place = self._places.queue_prefix + name
-            self._queues[name] = AwsQueue(place, self._clients, self._clock, self._visibility)
+            self._queues[name] = AwsQueue(self._clients, self._places.queue_prefix + name, self._visibility)
         return self._queues[name]
 
     async def close(self) -> None:
@@ -55,10 +52,10 @@ class AwsBackends:
 
 
 async def open_aws(
-    places: AwsPlaces, *, clock: Clock, visibility: float, concurrency: int = 64, observe: Observer | None = None
+    places: AwsPlaces, *, visibility: float, concurrency: int = 64, observe: Observer | None = None
 ) -> AwsBackends:
     """The bucket and the table must be there. `visibility` is the queues', seconds."""
-    return AwsBackends(await open_clients(concurrency, observe), places, clock, visibility)
+    return AwsBackends(await open_clients(concurrency, observe), places, visibility)
 
 
 async def create_missing(places: AwsPlaces, settings: Settings, queues: Iterable[str]) -> None:
