@@ -6,8 +6,10 @@ import re
 from collections.abc import Iterable
 from types import TracebackType
 
+from postfleet.arrivals import INBOX
 from postfleet.backends.aws_blobs import AwsBlobStore
 from postfleet.backends.aws_clients import AwsClients, Observer, open_clients
+from postfleet.backends.aws_inbox import AwsInbox
 from postfleet.backends.aws_queue import AwsQueue, ensure_queue
 from postfleet.backends.aws_setup import block_public_access, ensure_bucket, ensure_expiry, ensure_table
 from postfleet.backends.aws_state import AwsStateTable
@@ -35,6 +37,12 @@ class AwsBackends:
                 raise ValueError(f"queue name {name!r}: use lower-case letters, digits and '-'")
             self._queues[name] = AwsQueue(self._clients, self._places.queue_prefix + name, self._visibility)
         return self._queues[name]
+
+    def inbox(self) -> AwsInbox:
+        """The queue that producers write to."""
+        inbox = AwsInbox(self._clients, self._places.queue_prefix, self._visibility)
+        self._queues[INBOX] = inbox.queue
+        return inbox
 
     async def close(self) -> None:
         """Waits for what is on its way back to the queues."""

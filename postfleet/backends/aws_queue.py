@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -48,16 +48,39 @@ _COUNTS = (
 )
 
 Item = dict[str, Any]
+ASK_FOR = ("ApproximateReceiveCount", "MessageGroupId")
+
+
+def read_entry(message: Item) -> Received:
+    """What SQS says of a message that was asked for with `ASK_FOR`."""
+    attributes = message["Attributes"]
+    return Received(
+        body=message["Body"].encode(),
+        handle=message["ReceiptHandle"],
+        receives=int(attributes["ApproximateReceiveCount"]),
+        group=attributes.get("MessageGroupId", ""),
+    )
 
 
 class AwsQueue:
-    """`name` is the queue's in SQS. `visibility` in seconds, rounded up."""
+    """`name` is the queue's in SQS. `visibility` in seconds, rounded up. `read` makes an entry of a message that came
+    with the system attributes `ask_for`."""
 
-    def __init__(self, clients: AwsClients, name: str, visibility: float) -> None:
+    def __init__(
+        self,
+        clients: AwsClients,
+        name: str,
+        visibility: float,
+        *,
+        ask_for: Sequence[str] = ASK_FOR,
+        read: Callable[[Item], Received] = read_entry,
+    ) -> None:
         self._name = name
         self._sqs = clients.sqs
         self._sqs_poll = clients.sqs_poll
         self._visibility = math.ceil(visibility)
+        self._ask_for = ask_for
+        self._read = read
         self._url = ""
         self._finding = asyncio.Lock()
         self._giving_back: set[asyncio.Task[None]] = set()
@@ -137,9 +160,9 @@ class AwsQueue:
             MaxNumberOfMessages=limit,
             WaitTimeSeconds=wait,
             VisibilityTimeout=self._visibility,
-            MessageSystemAttributeNames=["ApproximateReceiveCount", "MessageGroupId"],
+            MessageSystemAttributeNames=self._ask_for,
         )
-        return [_received(message) for message in reply.get("Messages", ())]
+        return [self._read(message) for message in reply.get("Messages", ())]
 
     async def _give_back(self, taking: asyncio.Future[list[Received]]) -> None:
         """What a cancelled receive took need not stay hidden. If its reply does not come, the lease runs out."""
@@ -258,16 +281,6 @@ def _item(index: int, entry: Outgoing) -> Item:
     if entry.delay > 0:
         item["DelaySeconds"] = math.ceil(entry.delay)
     return item
-
-
-def _received(message: Item) -> Received:
-    attributes = message["Attributes"]
-    return Received(
-        body=message["Body"].encode(),
-        handle=message["ReceiptHandle"],
-        receives=int(attributes["ApproximateReceiveCount"]),
-        group=attributes.get("MessageGroupId", ""),
-    )
 
 
 def _put_off(failure: Item) -> bool:
