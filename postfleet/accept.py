@@ -21,7 +21,7 @@ from msgspec import Struct
 
 from postfleet.clock import Clock
 from postfleet.ids import TransmissionIds, nonce
-from postfleet.layout import lay_out
+from postfleet.layout import lay_out, unit_entries
 from postfleet.ports import BlobStore, Outgoing, Row, StateTable, WorkQueue
 from postfleet.settings import HOUR, Settings
 from postfleet.stages import Submission, encode
@@ -114,8 +114,9 @@ class Acceptor:
         first = submissions[0].id
         now = self._clock.now()
         try:
-            blob, entries = lay_out(submissions, _blob_key(first, now), now, self._settings.message_lifetime)
-            await self._blobs.put(_blob_key(first, now), blob)
+            data, placed = lay_out(submissions)
+            key, base = await self._blobs.append(_blob_key(first, now), data)
+            entries = unit_entries(placed, key, base, now, self._settings.message_lifetime)
             await self._units.send([Outgoing(encode(entry), group=str(tenant)) for tenant, entry in entries])
         except Exception as error:
             return error
@@ -153,10 +154,10 @@ class Acceptor:
     async def _store_keyed(self, submission: Submission) -> None:
         """The blob ends with the queue entry and its length, so that one conditional put names all."""
         key = f"mail/keyed/{submission.id}"
-        blob, entries = lay_out([submission], key, self._clock.now(), self._settings.message_lifetime)
-        ((_, entry),) = entries
+        data, placed = lay_out([submission])
+        ((_, entry),) = unit_entries(placed, key, 0, self._clock.now(), self._settings.message_lifetime)
         body = encode(entry)
-        if not await self._blobs.put_if_absent(key, blob + body + len(body).to_bytes(8, "big")):
+        if not await self._blobs.put_if_absent(key, data + body + len(body).to_bytes(8, "big")):
             stored = await self._blobs.get(key)
             body = stored[-8 - int.from_bytes(stored[-8:], "big") : -8]
         await self._units.send([Outgoing(body, group=str(submission.tenant))])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from msgspec import Struct
+
 from postfleet.stages import BlobRef, Group, Manifest, Message, Submission, Transmission, Unit, UnitEntry, encode
 
 PACK_MESSAGES = 1000
@@ -11,33 +13,62 @@ PACK_BYTES = 256 * 1024
 """Most recipients of a pack or page, and most bytes of recipients in one queue entry."""
 
 
-def lay_out(
-    submissions: Sequence[Submission], key: str, now: float, lifetime: float
-) -> tuple[bytes, list[tuple[int, UnitEntry]]]:
-    """The blob of a commit and its queue entries as (tenant, entry). No transmission spans two entries."""
+class Placed(Struct, frozen=True):
+    """Where a submission's parts are in the data of its commit, as (offset, length)."""
+
+    submission: Submission
+    content: tuple[int, int]
+    pages: tuple[tuple[int, int], ...]
+    """Empty where the recipients travel in the queue entry."""
+
+
+def lay_out(submissions: Sequence[Submission]) -> tuple[bytes, list[Placed]]:
+    """The data of a commit, and what is where in it."""
     parts: list[bytes] = []
-    offset = 0
+    end = 0
+
+    def place(data: bytes) -> tuple[int, int]:
+        nonlocal end
+        parts.append(data)
+        end += len(data)
+        return end - len(data), len(data)
+
+    placed = [
+        Placed(submission, place(submission.content), tuple([place(page) for page in _pages(submission)]))
+        for submission in submissions
+    ]
+    return b"".join(parts), placed
+
+
+def _pages(submission: Submission) -> Iterable[bytes]:
+    pages = cut(submission.messages, PACK_MESSAGES, PACK_BYTES)
+    return map(encode, pages) if len(pages) > 1 else ()
+
+
+def unit_entries(
+    placed: Iterable[Placed], key: str, base: int, now: float, lifetime: float
+) -> list[tuple[int, UnitEntry]]:
+    """The queue entries of a commit, as (tenant, entry), whose data begins at `base` of the blob `key`.
+
+    No transmission spans two entries.
+    """
     small: dict[int, list[Group]] = {}
     entries: list[tuple[int, UnitEntry]] = []
 
-    def place(data: bytes) -> BlobRef:
-        nonlocal offset
-        reference = BlobRef(key, offset, len(data))
-        parts.append(data)
-        offset += len(data)
-        return reference
+    def reference(place: tuple[int, int]) -> BlobRef:
+        return BlobRef(key, base + place[0], place[1])
 
-    for submission in submissions:
-        transmission = _transmission(submission, place(submission.content), now, lifetime)
-        pages = cut(submission.messages, PACK_MESSAGES, PACK_BYTES)
-        if len(pages) == 1:
-            small.setdefault(submission.tenant, []).append(Group(transmission, submission.messages))
-        else:
-            manifest = Manifest(transmission, tuple(place(encode(page)) for page in pages))
+    for one in placed:
+        submission = one.submission
+        transmission = _transmission(submission, reference(one.content), now, lifetime)
+        if one.pages:
+            manifest = Manifest(transmission, tuple([reference(page) for page in one.pages]))
             entries.append((submission.tenant, UnitEntry(manifests=(manifest,))))
+        else:
+            small.setdefault(submission.tenant, []).append(Group(transmission, submission.messages))
     for tenant, groups in small.items():
         entries += [(tenant, UnitEntry(units=(pack,))) for pack in _packs(tenant, groups)]
-    return b"".join(parts), entries
+    return entries
 
 
 def _transmission(submission: Submission, content: BlobRef, now: float, lifetime: float) -> Transmission:

@@ -52,6 +52,11 @@ class BlobStore(Protocol):
 
     async def put(self, key: str, data: bytes) -> None: ...
 
+    async def append(self, key: str, data: bytes) -> tuple[str, int]:
+        """Store `data` and say where: (key of the blob, offset in it). That may be this key, or a blob that several
+        appends share, whose key begins with the same directories."""
+        ...
+
     async def put_if_absent(self, key: str, data: bytes) -> bool:
         """Whether this call created the blob; False leaves the stored one as it is."""
         ...

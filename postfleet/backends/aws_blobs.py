@@ -33,6 +33,10 @@ class AwsBlobStore:
         with translated(f"blob {key}"):
             await self._s3.put_object(Bucket=self._bucket, Key=key, Body=data, ChecksumCRC32=_crc32(data))
 
+    async def append(self, key: str, data: bytes) -> tuple[str, int]:
+        await self.put(key, data)
+        return key, 0
+
     async def put_if_absent(self, key: str, data: bytes) -> bool:
         """The HTTP client and the SDK repeat a put whose reply was lost, unseen; the repetition is refused for what
         the first one stored. So the object names the call that wrote it, and a refusal is no answer by itself.

@@ -1,7 +1,7 @@
 """Blobs as files: `blobs/mail+/20261122+/abc` holds the blob `mail/20261122/abc`.
 
-A blob appears under its name complete and durable, or not at all. Directories
-carry a `+`, so that one key may be the beginning of another.
+A blob that was put appears under its name complete and durable, or not at all; `local_segments` has those that are
+appended to. Directories carry a `+`, so that one key may be the beginning of another.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import TypeVar
 from urllib.parse import quote, unquote
 
 from postfleet.backends.local_locks import shared
+from postfleet.backends.local_segments import STEP, SegmentWriter
 from postfleet.ports import NotFound, StoreFull, Unavailable
 
 T = TypeVar("T")
@@ -119,6 +120,9 @@ class LocalBlobStore:
     def __init__(self, directory: Path, reserve: int) -> None:
         self._root = directory / "blobs"
         self._writer = BlobWriter(directory)
+        self._segments = SegmentWriter(
+            directory / "sweep.lock", lambda key: blob_path(self._root, key), self._writer.ensure_directory
+        )
         self._space = Space(directory, reserve)
         self._open = OpenFiles(self._root)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="blob")
@@ -130,6 +134,13 @@ class LocalBlobStore:
     async def put_if_absent(self, key: str, data: bytes) -> bool:
         self._space.check(key)
         return await self._in_thread(key, lambda: self._writer.put_if_absent(key, data))
+
+    async def append(self, key: str, data: bytes) -> tuple[str, int]:
+        if len(data) > STEP:
+            await self.put(key, data)
+            return key, 0
+        self._space.check(key)
+        return await self._in_thread(key, lambda: self._segments.append(key, data))
 
     async def get(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
         cached = self._cached(key, offset, length)
@@ -147,6 +158,7 @@ class LocalBlobStore:
 
     async def close(self) -> None:
         await asyncio.to_thread(self._threads.shutdown)
+        self._segments.close()
         self._open.close()
 
     async def _in_thread(self, key: str, work: Callable[[], T]) -> T:
@@ -224,7 +236,7 @@ class BlobWriter:
         path = blob_path(self._root, key)
         directory = os.path.dirname(path)
         for _ in range(_PLACE_TRIES):
-            self._ensure_directory(directory)
+            self.ensure_directory(directory)
             try:
                 with shared(self._sweep_lock):
                     placed = place(path)
@@ -234,13 +246,13 @@ class BlobWriter:
                 self._durable.pop(directory, None)
         raise Unavailable(f"{directory}: vanishes again and again")
 
-    def _ensure_directory(self, directory: str) -> None:
+    def ensure_directory(self, directory: str) -> None:
         """There and durable: another process may have made it without having synced it yet."""
         now = time.monotonic()
         if directory == str(self._root) or now - self._durable.get(directory, float("-inf")) < DIRECTORY_KNOWN:
             return
         parent = os.path.dirname(directory)
-        self._ensure_directory(parent)
+        self.ensure_directory(parent)
         with suppress(FileExistsError):
             os.mkdir(directory, 0o700)
         sync_directory(parent)

@@ -23,6 +23,15 @@ class FileLock:
         finally:
             fcntl.flock(self._fd, fcntl.LOCK_UN)
 
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        """Others that share it may hold it too."""
+        fcntl.flock(self._fd, fcntl.LOCK_SH)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
+
     def close(self) -> None:
         os.close(self._fd)
 

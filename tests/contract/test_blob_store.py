@@ -123,3 +123,31 @@ async def test_delete_removes_and_does_not_mind_absence(backends: Backends, uniq
     with pytest.raises(NotFound):
         await backends.blobs.get(f"{unique}/1", 0, 3)
     assert await backends.blobs.list(f"{unique}/") == [f"{unique}/2"]
+
+
+async def test_what_was_appended_reads_back_from_its_place(backends: Backends, unique: str) -> None:
+    """Appends say in which blob and where their bytes are; one does not disturb another."""
+    parts = [b"first", b"", bytes(range(256)) * 100, b"last"]
+    places = [await backends.blobs.append(f"mail/{unique}/{n}", part) for n, part in enumerate(parts)]
+    found = [
+        await backends.blobs.get(key, offset, len(part)) for (key, offset), part in zip(places, parts, strict=True)
+    ]
+    assert found == parts
+    assert all(key.startswith(f"mail/{unique}/") for key, _ in places)
+
+
+async def test_appends_at_once_all_read_back(backends: Backends, unique: str) -> None:
+    """Concurrent appends share a blob or do not, and keep their bytes."""
+    parts = [b"%d" % n * n for n in range(20)]
+    places = await asyncio.gather(*(backends.blobs.append(f"mail/{unique}/{n}", part) for n, part in enumerate(parts)))
+    found = [
+        await backends.blobs.get(key, offset, len(part)) for (key, offset), part in zip(places, parts, strict=True)
+    ]
+    assert found == parts
+
+
+async def test_a_large_append_reads_back(backends: Backends, unique: str) -> None:
+    """Megabytes are appended like bytes."""
+    data = b"0123456789abcdef" * 400_000
+    key, offset = await backends.blobs.append(f"mail/{unique}/large", data)
+    assert await backends.blobs.get(key, offset, len(data)) == data

@@ -36,6 +36,7 @@ Effect = Callable[[], Awaitable[Any]]
 STATE_WRITES = frozenset({"state.put_if_absent", "state.put_if", "state.delete_if", "state.add"})
 WRITES = STATE_WRITES | {
     "blobs.put",
+    "blobs.append",
     "blobs.put_if_absent",
     "blobs.delete",
     "queue.send",
@@ -219,6 +220,10 @@ class SimBlobs(_Port):
 
     async def put(self, key: str, data: bytes) -> None:
         await self._call("blobs.put", key, (data,), partial(self._store.put, key, data))
+
+    async def append(self, key: str, data: bytes) -> tuple[str, int]:
+        place: tuple[str, int] = await self._call("blobs.append", key, (data,), partial(self._store.append, key, data))
+        return place
 
     async def put_if_absent(self, key: str, data: bytes) -> bool:
         effect = partial(self._store.put_if_absent, key, data)

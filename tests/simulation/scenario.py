@@ -27,7 +27,7 @@ ROUTERS = ("router-1", "router-2")
 WORKERS = ("worker-1", "worker-2", "worker-3")
 MOMENTS = (before, landed, replied)
 CRITICAL = {
-    "ingest": [("blobs.put", "mail/"), ("queue.send", "units"), ("state.put_if", "key/"), ("blobs.put_if_absent", "")],
+    "ingest": [("blobs.append", "mail/"), ("queue.send", "units"), ("state.put_if", "key/"), ("blobs.put_if_absent", "")],
     "reporting": [("blobs.put", "events/log/"), ("blobs.delete", "events/"), ("queue.ack", "events")],
     "router": [
         ("state.put_if_absent", "plan/"),

@@ -39,6 +39,13 @@ class MemoryBlobs:
     async def put(self, key: str, data: bytes) -> None:
         self.blobs[key] = bytes(data)
 
+    async def append(self, key: str, data: bytes) -> tuple[str, int]:
+        """All of a directory go to one blob."""
+        shared = f"{key.rpartition('/')[0]}/shared"
+        offset = len(self.blobs.setdefault(shared, b""))
+        self.blobs[shared] += data
+        return shared, offset
+
     async def put_if_absent(self, key: str, data: bytes) -> bool:
         created = key not in self.blobs
         self.blobs.setdefault(key, bytes(data))
