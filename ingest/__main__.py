@@ -1,15 +1,19 @@
-"""`python -P -m ingest --data DIR`: wires the transmissions API and SMTP submission to their stores and clock."""
+"""`python -P -m ingest --data DIR`: wires the transmissions API, SMTP submission and the inbox to stores and clock."""
 
 from __future__ import annotations
 
 from ingest.http import make_app
+from ingest.inbox import InboxConsumer
+from ingest.producers import load_producers
 from ingest.service import HttpServer, Ingest, open_http_listener
 from ingest.smtp import SmtpServer, SmtpSettings
 from postfleet.accept import UNITS, Acceptor
-from postfleet.backends.local import open_local
-from postfleet.clock import SystemClock
-from postfleet.deployment import Deployment
+from postfleet.backends.aws import AwsBackends, open_aws
+from postfleet.backends.local import LocalBackends, open_local
+from postfleet.clock import Clock, SystemClock
+from postfleet.deployment import DataDir, Deployment
 from postfleet.directory import Directory
+from postfleet.events import EVENTS, EventWriter
 from postfleet.process import data_dir_argument, on_terminate, run_service, system_random
 from postfleet.settings import Settings
 
@@ -25,13 +29,46 @@ def smtp_settings(deployment: Deployment, settings: Settings) -> SmtpSettings:
     )
 
 
+async def open_stores(
+    data: DataDir, deployment: Deployment, settings: Settings, clock: Clock
+) -> LocalBackends | AwsBackends:
+    if deployment.aws is not None:
+        return await open_aws(deployment.aws, visibility=settings.visibility)
+    return await open_local(data.store, clock=clock, visibility=settings.visibility, reserve=settings.disk_reserve)
+
+
+def make_inbox(
+    data: DataDir,
+    backends: AwsBackends,
+    *,
+    directory: Directory,
+    acceptor: Acceptor,
+    clock: Clock,
+    settings: Settings,
+) -> InboxConsumer:
+    events = EventWriter(
+        blobs=backends.blobs,
+        announcements=backends.queue(EVENTS),
+        clock=clock,
+        settings=settings,
+        rng=system_random(),
+    )
+    return InboxConsumer(
+        inbox=backends.inbox(),
+        producers=load_producers(data.path / "producers.toml"),
+        directory=directory,
+        acceptor=acceptor,
+        events=events,
+        settings=settings,
+    )
+
+
 async def main() -> int:
     data = data_dir_argument("ingest")
     settings, deployment = data.settings(), data.deployment()
     clock = SystemClock()
     listener = open_http_listener(deployment.http)
-    store = open_local(data.store, clock=clock, visibility=settings.visibility, reserve=settings.disk_reserve)
-    async with await store as backends:
+    async with await open_stores(data, deployment, settings, clock) as backends:
         directory = Directory(backends.state)
         acceptor = Acceptor(
             blobs=backends.blobs,
@@ -45,7 +82,10 @@ async def main() -> int:
             settings=smtp_settings(deployment, settings), directory=directory, acceptor=acceptor, clock=clock
         )
         http = HttpServer(make_app(directory, acceptor, settings), listener)
-        ingest = Ingest(directory=directory, smtp=smtp, smtp_address=deployment.smtp, http=http)
+        inbox = None
+        if isinstance(backends, AwsBackends):
+            inbox = make_inbox(data, backends, directory=directory, acceptor=acceptor, clock=clock, settings=settings)
+        ingest = Ingest(directory=directory, smtp=smtp, smtp_address=deployment.smtp, http=http, inbox=inbox)
         on_terminate(ingest.stop)
         await ingest.run()
     return 0

@@ -1,4 +1,4 @@
-"""Ingest as one process: both servers, the directory they ask, start and orderly stop."""
+"""Ingest as one process: both servers, the inbox, the directory they ask, start and orderly stop."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import structlog
 import uvicorn
 from starlette.applications import Starlette
 
+from ingest.inbox import InboxConsumer
 from ingest.smtp import SmtpServer
 from postfleet.deployment import split_address
 from postfleet.directory import Directory
@@ -78,23 +79,36 @@ def open_http_listener(address: str) -> socket.socket:
 
 
 class Ingest:
-    def __init__(self, *, directory: Directory, smtp: SmtpServer, smtp_address: str, http: HttpServer) -> None:
+    def __init__(
+        self,
+        *,
+        directory: Directory,
+        smtp: SmtpServer,
+        smtp_address: str,
+        http: HttpServer,
+        inbox: InboxConsumer | None = None,
+    ) -> None:
         self._directory = directory
         self._smtp = smtp
         self._smtp_address = smtp_address
         self._http = http
+        self._inbox = inbox
         self._stopping = asyncio.Event()
 
     async def run(self) -> None:
         """Until `stop`, or until a part of it fails; then what is under way is finished first."""
         await self._directory.refresh()
         await self._start_smtp()
-        http = asyncio.create_task(self._http.run_until_stopped())
+        servers = [asyncio.create_task(self._http.run_until_stopped())]
+        if self._inbox is not None:
+            servers.append(asyncio.create_task(self._inbox.run()))
         freshness = asyncio.create_task(self._keep_fresh())
         stopping = asyncio.create_task(self._stopping.wait())
-        done, _ = await asyncio.wait({http, freshness, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait({*servers, freshness, stopping}, return_when=asyncio.FIRST_COMPLETED)
         self._http.stop()
-        await asyncio.gather(http, self._smtp.stop(GRACE))
+        if self._inbox is not None:
+            self._inbox.stop()
+        await asyncio.gather(*servers, self._smtp.stop(GRACE))
         freshness.cancel()
         for task in done:
             task.result()

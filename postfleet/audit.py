@@ -139,7 +139,7 @@ class _Audit:
     def _read_events(self, events: Iterable[Event]) -> None:
         seen: set[str] = set()
         for event in events:
-            if event.event_id in seen:
+            if event.event_id in seen or not event.message_id:
                 continue
             seen.add(event.event_id)
             message = self._message(event.message_id, event.rcpt_to)

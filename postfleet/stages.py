@@ -67,7 +67,7 @@ class Transmission(Struct, frozen=True, array_like=True):
     friendly_from: str = ""
     subject: str = ""
     method: str = "esmtp"
-    """How it came: `esmtp` or `rest`."""
+    """How it came: `esmtp`, `rest` or `sqs`."""
     bounce_domain: str = ""
     data: Raw = Raw(b"null")
     """Transmission-wide substitution data, a JSON object or null."""
@@ -258,7 +258,8 @@ class Event(Struct, frozen=True, omit_defaults=True):
     event_id: str
     type: str
     """injection, delivery, bounce, delay, and for ends of our own: expired, suppressed, cancelled, failed;
-    rebind says that a message went back to the router untried."""
+    rebind says that a message went back to the router untried. generation_rejection tells of what came by SQS and
+    never became a message: it has no message_id, and for an entry that was refused whole no transmission_id."""
     timestamp: float
     transmission_id: str
     message_id: str

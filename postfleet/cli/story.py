@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from postfleet.audit import END_OF_EVENT
 from postfleet.stages import DELIVERED, Event
 
-_WAYS_IN = {"esmtp": "SMTP", "rest": "HTTP"}
+_WAYS_IN = {"esmtp": "SMTP", "rest": "HTTP", "sqs": "SQS"}
 
 
 def clock_time(when: float, now: float) -> str:

@@ -88,6 +88,11 @@ def test_repeated_events_count_once() -> None:
     assert run(SENT, DELIVERED * 2, ledger=[FIRST]).violations == ()
 
 
+def test_events_of_no_message() -> None:
+    """What was refused before it became a message is none that anybody has to have submitted."""
+    assert run(events=[event("generation_rejection", "", "")]).violations == ()
+
+
 def test_recipients_are_matched_without_regard_to_case() -> None:
     """An address that was folded to lower case on its way is the same one."""
     sent = [handed_over(OK, "Ann@X.example", transmission="7")]

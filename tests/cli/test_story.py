@@ -22,6 +22,7 @@ ROUTE = {"routing": "mx.x.example [127.1.1.1]", "sending_ip": "127.0.0.11"}
     [
         (event("injection", recv_method="esmtp", msg_size=12), "accepted over SMTP, 12 bytes"),
         (event("injection", recv_method="rest", msg_size=12), "accepted over HTTP, 12 bytes"),
+        (event("injection", recv_method="sqs", msg_size=12), "accepted over SQS, 12 bytes"),
         (
             event("delivery", raw_reason="250 Ok", **ROUTE),
             "delivered to mx.x.example [127.1.1.1] from 127.0.0.11 after 1.500 s: 250 Ok",
