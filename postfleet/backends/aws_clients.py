@@ -22,6 +22,7 @@ from botocore.exceptions import (
     PartialCredentialsError,
     ProfileNotFound,
 )
+from botocore.loaders import create_loader
 from botocore.parsers import ResponseParserError
 from msgspec import Struct
 
@@ -36,6 +37,8 @@ _CONNECT_TIMEOUT = 3.0
 _READ_TIMEOUT = 10.0
 _POLL_READ_TIMEOUT = LONGEST_POLL + 5.0
 _ATTEMPTS = 3
+_MODELS = create_loader()
+"""The services' descriptions, read once a process: that is most of what it takes to open clients."""
 
 _MISCONFIGURED = (NoCredentialsError, NoRegionError, ParamValidationError, PartialCredentialsError, ProfileNotFound)
 TRANSIENT = frozenset(
@@ -88,6 +91,7 @@ class AwsClients(Struct, frozen=True):
 async def open_clients(concurrency: int = 64, observe: Observer | None = None) -> AwsClients:
     """At most `concurrency` requests of each client are on the way at once; more wait their turn."""
     session = get_session()
+    session.register_component("data_loader", _MODELS)
 
     async def opened(service: str, read_timeout: float = _READ_TIMEOUT) -> Any:
         client = await stack.enter_async_context(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from random import Random
 
 import pytest
 
@@ -92,7 +93,7 @@ async def test_delete_if_leaves_a_newer_version(backends: Backends, unique: str)
 @pytest.mark.parametrize("extra", [0, 1])
 async def test_rows_have_a_size_limit(backends: Backends, unique: str, extra: int) -> None:
     """A body of MAX_ROW is stored; one over it is TooLarge and nothing is stored."""
-    row = await written(backends, unique, "most", b"x" * MAX_ROW)
+    row = await written(backends, unique, "most", Random(0).randbytes(MAX_ROW))
     assert (await backends.state.get(unique, "most")) == row
     with pytest.raises(TooLarge):
         await backends.state.put_if_absent(unique, "over", b"x" * (MAX_ROW + 1 + extra))
@@ -164,6 +165,13 @@ async def test_query_returns_whole_rows(backends: Backends, unique: str) -> None
     await written(backends, unique, "a", b"old", expires=2_000_000_000.0)
     (row,) = await backends.state.query(unique)
     assert (await backends.state.put_if(row, b"new")).ok
+
+
+async def test_a_query_of_more_than_a_megabyte_is_complete(backends: Backends, unique: str) -> None:
+    """However large the rows, all up to the limit come, in both directions."""
+    rows = [await written(backends, unique, str(n), Random(n).randbytes(280 * 1024)) for n in range(5)]
+    assert await backends.state.query(unique) == rows
+    assert await backends.state.query(unique, descending=True, limit=4) == rows[:0:-1]
 
 
 async def test_reads_see_the_last_write(backends: Backends, unique: str) -> None:

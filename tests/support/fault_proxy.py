@@ -81,7 +81,7 @@ class FaultProxy:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One request a connection."""
         try:
-            writer.write(await self._reply(await _read(reader)))
+            writer.write(await self._reply(await _read(reader, writer)))
             await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
@@ -102,15 +102,18 @@ class FaultProxy:
     async def _forward(self, request: Request) -> bytes:
         place = urlsplit(self.upstream)
         reader, writer = await asyncio.open_connection(place.hostname, place.port)
-        first, _, rest = request.head.partition(b"\r\n")
-        writer.write(first + b"\r\nConnection: close\r\n" + rest + request.body)
+        first, *headers = request.head.split(b"\r\n")
+        asked = [line for line in headers if not line.lower().startswith(b"expect:")]
+        writer.write(b"\r\n".join([first, b"Connection: close", *asked]) + request.body)
         answered = await reader.read(-1)
         writer.close()
         return answered
 
 
-async def _read(reader: asyncio.StreamReader) -> Request:
+async def _read(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Request:
     request = Request(await reader.readuntil(b"\r\n\r\n"), b"")
+    if request.header("Expect"):
+        writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     return request._replace(body=await reader.readexactly(int(request.header("Content-Length") or 0)))
 
 
