@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from ipaddress import ip_network
 from typing import Protocol, cast
 
@@ -39,7 +40,7 @@ class Acceptor(Protocol):
 
     def new_id(self) -> str: ...
 
-    async def accept(self, submission: Submission) -> None: ...
+    def submit(self, submission: Submission) -> asyncio.Future[None]: ...
 
 
 class SmtpSettings(Struct, frozen=True, kw_only=True):
@@ -147,12 +148,13 @@ class SmtpServer:
 
 
 class Session(asyncio.Protocol):
-    """One client. Its messages are stored by a task each, which outlives the connection."""
+    """One client. A message that is being stored is stored whatever becomes of the connection."""
 
     def __init__(self, server: SmtpServer) -> None:
         self._server = server
-        self._storing: asyncio.Task[None] | None = None
+        self._storing: asyncio.Future[None] | None = None
         self._paused_by_peer = False
+        self._paused = False
         self._held = False
         self._eof = False
 
@@ -225,6 +227,8 @@ class Session(asyncio.Protocol):
     def _handle(self, event: smtp.Event) -> None:
         try:
             match event:
+                case smtp.Hello() | smtp.Data() | smtp.Quit():
+                    pass
                 case smtp.Rcpt():
                     self._server.gate.check_recipient(event.address)
                 case smtp.Mail():
@@ -250,27 +254,18 @@ class Session(asyncio.Protocol):
         """Answered once the message is durable, or refused here. Raises `Refusal`."""
         transmission = self._server.acceptor.new_id()
         submission = self._server.gate.submission(self._standing, received, transmission, self._trace())
-        self._storing = asyncio.create_task(self._accept(submission))
+        self._storing = self._server.acceptor.submit(submission)
+        self._storing.add_done_callback(partial(self._stored, transmission))
 
-    async def _accept(self, submission: Submission) -> None:
-        reply = await self._accepted(submission)
+    def _stored(self, transmission: str, stored: asyncio.Future[None]) -> None:
         self._storing = None
         self._since = self._heard = self._server.clock.mono()
+        error = stored.exception()
+        if error is not None and not isinstance(error, StorageError):
+            log.error("accept_failed", transmission=transmission, exc_info=error)
         if not self._smtp.closed:
-            self._smtp.reply(reply)
+            self._smtp.reply(_outcome(transmission, error))
             self._advance()
-
-    async def _accepted(self, submission: Submission) -> Reply:
-        try:
-            await self._server.acceptor.accept(submission)
-        except StoreFull:
-            return _FULL
-        except StorageError:
-            return _UNAVAILABLE
-        except Exception:
-            log.exception("accept_failed", transmission=submission.id)
-            return _UNAVAILABLE
-        return Reply(250, "2.0.0", f"OK {submission.id}")
 
     def _trace(self) -> str:
         hello = self._smtp.hello
@@ -305,9 +300,17 @@ class Session(asyncio.Protocol):
 
     def _regulate(self) -> None:
         """Read only what can be worked on."""
-        if self._transport.is_closing():
+        pause = self._held or self._paused_by_peer or self._smtp.congested
+        if pause == self._paused or self._transport.is_closing():
             return
-        if self._held or self._paused_by_peer or self._smtp.congested:
+        self._paused = pause
+        if pause:
             self._transport.pause_reading()
         else:
             self._transport.resume_reading()
+
+
+def _outcome(transmission: str, error: BaseException | None) -> Reply:
+    if error is None:
+        return Reply(250, "2.0.0", f"OK {transmission}")
+    return _FULL if isinstance(error, StoreFull) else _UNAVAILABLE

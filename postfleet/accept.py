@@ -76,11 +76,15 @@ class Acceptor:
         return self._ids.new()
 
     async def accept(self, submission: Submission) -> None:
+        await self.submit(submission)
+
+    def submit(self, submission: Submission) -> asyncio.Future[None]:
+        """As `accept`, for callers without a task of their own."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((submission, done))
         if self._committer is None:
             self._committer = asyncio.create_task(self._commit_all())
-        await done
+        return done
 
     async def _commit_all(self) -> None:
         try:

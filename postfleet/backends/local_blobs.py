@@ -13,7 +13,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote, unquote
@@ -30,7 +30,10 @@ MAIL = "mail/"
 _THREADS = 8
 _OPEN_FILES = 256
 _IN_LOOP = 256 * 1024
-"""Reads up to this many bytes are tried in the loop: from the page cache they cost less than a thread."""
+"""Reads from the page cache, and appends, of up to this many bytes are done in the loop: a thread would cost more."""
+_QUICK = 0.005
+_SLOW_RUN = 100
+"""After an append that took longer than `_QUICK` seconds, so many are left to a thread."""
 _SPACE_EVERY = 1.0
 DIRECTORY_KNOWN = 60.0
 """For how long a directory that was made durable is taken to be there still, seconds."""
@@ -123,6 +126,7 @@ class LocalBlobStore:
         self._segments = SegmentWriter(
             directory / "sweep.lock", lambda key: blob_path(self._root, key), self._writer.ensure_directory
         )
+        self._slow_appends = 0
         self._space = Space(directory, reserve)
         self._open = OpenFiles(self._root)
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="blob")
@@ -140,7 +144,19 @@ class LocalBlobStore:
             await self.put(key, data)
             return key, 0
         self._space.check(key)
-        return await self._in_thread(key, lambda: self._segments.append(key, data))
+        if len(data) > _IN_LOOP or self._slow_appends:
+            return await self._in_thread(key, lambda: self._timed_append(key, data))
+        with _troubles(key):
+            return self._timed_append(key, data)
+
+    def _timed_append(self, key: str, data: bytes) -> tuple[str, int]:
+        """Where a sync is quick, two hand-overs between threads would take ten times as long as the append itself."""
+        start = time.monotonic()
+        try:
+            return self._segments.append(key, data)
+        finally:
+            slow = time.monotonic() - start > _QUICK
+            self._slow_appends = _SLOW_RUN if slow else max(0, self._slow_appends - 1)
 
     async def get(self, key: str, offset: int = 0, length: int | None = None) -> bytes:
         cached = self._cached(key, offset, length)
@@ -162,12 +178,8 @@ class LocalBlobStore:
         self._open.close()
 
     async def _in_thread(self, key: str, work: Callable[[], T]) -> T:
-        try:
+        with _troubles(key):
             return await asyncio.get_running_loop().run_in_executor(self._threads, work)
-        except (FileNotFoundError, NotADirectoryError):
-            raise NotFound(f"blob {key}: not there") from None
-        except OSError as error:
-            raise Unavailable(f"blob {key}: {error}") from error
 
     def _cached(self, key: str, offset: int, length: int | None) -> bytes | None:
         """What the page cache has of it, if that is all."""
@@ -185,6 +197,16 @@ class LocalBlobStore:
             wanted = max(0, os.fstat(file.fileno()).st_size - offset)
             file.seek(offset)
             return _read_all(file.fileno(), wanted if length is None else min(wanted, length))
+
+
+@contextmanager
+def _troubles(key: str) -> Iterator[None]:
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError):
+        raise NotFound(f"blob {key}: not there") from None
+    except OSError as error:
+        raise Unavailable(f"blob {key}: {error}") from error
 
 
 def _read_all(fd: int, length: int) -> bytes:

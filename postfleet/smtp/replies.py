@@ -77,35 +77,51 @@ class ReplyReader:
         while (end := self._buffer.find(b"\n", 0, MAX_LINE)) >= 0:
             line = bytes(self._buffer[:end])
             del self._buffer[: end + 1]
-            if self._take(line.removesuffix(b"\r")):
-                return self._finish()
+            if (reply := self._take(line.removesuffix(b"\r"))) is not None:
+                return reply
         if len(self._buffer) >= MAX_LINE:
             raise BadReply(f"reply line longer than {MAX_LINE} bytes")
         return None
 
-    def _take(self, line: bytes) -> bool:
-        """Whether this line ends the reply."""
-        match = _LINE.fullmatch(line)
-        if match is None:
-            raise BadReply(f"not a reply: {_excerpt(line)}")
-        code = int(match[1])
+    def _take(self, line: bytes) -> Reply | None:
+        """The reply that this line ends."""
+        code, more, text = _parsed(line)
+        if not (more or self._lines):
+            return _reply(code, (text,))
         if self._lines and code != self._code:
             raise BadReply(f"reply code changed from {self._code} to {code} within one reply")
         self._code = code
-        self._lines.append(printable((match[3] or b"").decode("utf-8", "backslashreplace").replace("\t", " ")))
+        self._lines.append(text)
         self._size += len(line)
         if len(self._lines) > MAX_LINES or self._size > MAX_REPLY:
             raise BadReply(f"reply longer than {MAX_LINES} lines or {MAX_REPLY} bytes")
-        return match[2] != b"-"
+        return None if more else self._finish()
 
     def _finish(self) -> Reply:
-        code, lines = self._code, self._lines
-        self._lines, self._size = [], 0
-        found = _ENHANCED.match(lines[0])
-        if found is None or int(found[1]) != code // 100:
-            return Reply(code, "", "\n".join(lines))
-        enhanced = found[0]
-        return Reply(code, enhanced, "\n".join([line.removeprefix(enhanced).lstrip() for line in lines]))
+        lines, self._lines, self._size = tuple(self._lines), [], 0
+        return _reply(self._code, lines)
+
+
+@lru_cache(maxsize=256)
+def _parsed(line: bytes) -> tuple[int, bool, str]:
+    """(code, whether the reply goes on, text). Hosts say the same few lines again and again."""
+    match = _LINE.fullmatch(line)
+    if match is None:
+        raise BadReply(f"not a reply: {_excerpt(line)}")
+    return (
+        int(match[1]),
+        match[2] == b"-",
+        printable((match[3] or b"").decode("utf-8", "backslashreplace").replace("\t", " ")),
+    )
+
+
+@lru_cache(maxsize=256)
+def _reply(code: int, lines: tuple[str, ...]) -> Reply:
+    found = _ENHANCED.match(lines[0])
+    if found is None or int(found[1]) != code // 100:
+        return Reply(code, "", "\n".join(lines))
+    enhanced = found[0]
+    return Reply(code, enhanced, "\n".join([line.removeprefix(enhanced).lstrip() for line in lines]))
 
 
 def _excerpt(line: bytes) -> str:

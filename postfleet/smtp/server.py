@@ -11,6 +11,7 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Callable
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 from msgspec import Struct
@@ -65,7 +66,7 @@ _MISPLACED = {
 _OUT_OF_STEP = Reply(554, "5.5.0", "Error: you must wait for my reply (RFC 2920)")
 _TOO_MANY_ERRORS = Reply(421, "4.7.0", "Too many errors")
 _OK = Reply(250, "2.0.0", "Ok")
-_ACCEPTED: dict[type[Event], Reply] = {
+_ACCEPTED: dict[type[Event] | bool, Reply] = {
     Auth: Reply(235, "2.7.0", "Authentication successful"),
     Mail: Reply(250, "2.1.0", "Ok"),
     Rcpt: Reply(250, "2.1.5", "Ok"),
@@ -73,6 +74,25 @@ _ACCEPTED: dict[type[Event], Reply] = {
     MessageReceived: _OK,
     Quit: Reply(221, "2.0.0", "Bye"),
 }
+
+
+@lru_cache(maxsize=64)
+def _usual_replies(config: ServerConfig) -> dict[type[Event] | bool, bytes]:
+    """What accepting an event says, by its type; for Hello, by whether it was extended."""
+    enhanced = "ENHANCEDSTATUSCODES" in config.extensions
+    usual: dict[type[Event] | bool, Reply] = {
+        **_ACCEPTED,
+        Connected: Reply(220, "", f"{config.hostname} ESMTP"),
+        False: Reply(250, "", config.hostname),
+        True: Reply(250, "", "\n".join([config.hostname, *_offers(config)])),
+    }
+    return {event: encode_reply(reply, enhanced) for event, reply in usual.items()}
+
+
+def _offers(config: ServerConfig) -> list[str]:
+    """The lines of the reply to EHLO, but for the first."""
+    offers = [f"SIZE {config.max_size}" if extension == "SIZE" else extension for extension in config.extensions]
+    return [*offers, "AUTH " + " ".join(config.auth)] if config.auth else offers
 
 
 class Server:
@@ -96,23 +116,19 @@ class Server:
         self._recipients: list[str] = []
         self._enhanced = "ENHANCEDSTATUSCODES" in config.extensions
         self._utf8 = "SMTPUTF8" in config.extensions
-        self._extensions = config.extensions + (("AUTH",) if config.auth else ())
+        self._usual = _usual_replies(config)
 
     # ------------------------------------------------------------ the caller's side
 
     @property
-    def _waiting(self) -> bool:
-        return self._pending is not None
-
-    @property
     def idle(self) -> bool:
         """Between transactions, with nothing to answer and nothing half received."""
-        return self._state in (State.GREETED, State.READY) and not (self._waiting or self._buffer)
+        return self._state in (State.GREETED, State.READY) and not (self._pending or self._buffer)
 
     @property
     def congested(self) -> bool:
         """More input waits for an answer than one should read ahead."""
-        return self._waiting and len(self._buffer) > MAX_BACKLOG
+        return self._pending is not None and len(self._buffer) > MAX_BACKLOG
 
     def receive(self, data: bytes) -> None:
         if not self.closed:
@@ -120,32 +136,31 @@ class Server:
 
     def next_event(self) -> Event | None:
         """The next event; None when more input is needed or the last event is not answered yet."""
-        if self._waiting:
+        if self._pending is not None:
             return None
-        while not (self.closed or self._waiting) and self._step():
+        while self._pending is None and not self.closed and self._step():
             pass
         return self._pending
 
     def accept(self) -> None:
         """Answer the event with the usual positive reply."""
         event = self._answered()
-        if isinstance(event, Connected):
-            reply = Reply(220, "", f"{self.config.hostname} ESMTP")
-        elif isinstance(event, Hello):
-            reply = self._welcome(event)
-        else:
-            reply = _ACCEPTED[type(event)]
-        self.reply(reply)
+        if self._out_of_step(event):
+            return
+        self._pending = None
+        self._take_effect(event)
+        self._output.append(self._usual[event.extended if isinstance(event, Hello) else type(event)])
+        if isinstance(event, Quit):
+            self.close()
 
     def reply(self, reply: Reply) -> None:
         """Answer the event. A code below 400 accepts it; 421 also ends the connection."""
         event = self._answered()
-        if self._buffer and type(event) in _ALONE:
-            self.close(_OUT_OF_STEP)
+        if self._out_of_step(event):
             return
         self._pending = None
-        if reply.positive and type(event) in _EFFECTS:
-            _EFFECTS[type(event)](self, event)
+        if reply.positive:
+            self._take_effect(event)
         if reply.code == 421 or isinstance(event, Quit):
             self.close(reply)
         else:
@@ -170,19 +185,23 @@ class Server:
             raise RuntimeError("there is no event to answer")
         return self._pending
 
+    def _out_of_step(self, event: Event) -> bool:
+        """Whether the client went on where it had to wait; that ends the connection."""
+        if self._buffer and type(event) in _ALONE:
+            self.close(_OUT_OF_STEP)
+            return True
+        return False
+
+    def _take_effect(self, event: Event) -> None:
+        if effect := _EFFECTS.get(type(event)):
+            effect(self, event)
+
     def _say(self, reply: Reply) -> None:
         self._output.append(encode_reply(reply, self._enhanced))
         if reply.permanent:
             self.errors += 1
             if self.errors >= self.config.max_errors:
                 self.close(_TOO_MANY_ERRORS)
-
-    def _welcome(self, hello: Hello) -> Reply:
-        if not hello.extended:
-            return Reply(250, "", self.config.hostname)
-        values = {"SIZE": f"SIZE {self.config.max_size}", "AUTH": "AUTH " + " ".join(self.config.auth)}
-        offers = [values.get(extension, extension) for extension in self._extensions]
-        return Reply(250, "", "\n".join([self.config.hostname, *offers]))
 
     # ------------------------------------------------------------ input
 
@@ -255,10 +274,13 @@ class Server:
         self._pending = Hello(name, extended)
 
     def _mail(self, argument: str) -> None:
-        sender, parameters = parse_mail(argument, self._extensions, self._utf8)
+        sender, parameters = parse_mail(argument, self._extensions(), self._utf8)
         if int(parameters.get("SIZE", 0)) > self.config.max_size:
             raise BadCommand(552, "5.3.4", f"Message larger than {self.config.max_size} octets")
         self._pending = Mail(sender, parameters)
+
+    def _extensions(self) -> tuple[str, ...]:
+        return (*self.config.extensions, "AUTH") if self.config.auth else self.config.extensions
 
     def _rcpt(self, argument: str) -> None:
         address = parse_rcpt(argument, self._utf8)

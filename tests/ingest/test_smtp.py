@@ -53,7 +53,10 @@ class Acceptor:
         self._last += 1
         return str(self._last)
 
-    async def accept(self, submission: Submission) -> None:
+    def submit(self, submission: Submission) -> asyncio.Future[None]:
+        return asyncio.ensure_future(self._accept(submission))
+
+    async def _accept(self, submission: Submission) -> None:
         self.asked.set()
         await self.gate.wait()
         if self.failure:
