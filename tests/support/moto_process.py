@@ -1,7 +1,7 @@
 """moto's server in a process of its own: says its URL, and goes when its stdin closes.
 
-moto holds no lock between a condition and the write. So requests take turns, but for those to SQS, which has no
-conditions and lets a receive wait.
+moto holds no lock between a look and the write. So requests take turns, but for those to SQS, which let a receive
+wait: there it is enough that a thread keeps the interpreter until it waits.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ def in_turn(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable
         return moto(environ, start_response)
 
 
+sys.setswitchinterval(60.0)
 logging.getLogger("werkzeug").setLevel(logging.ERROR)
 server = make_server("127.0.0.1", 0, in_turn, threaded=True, request_handler=MotoRequestHandler)
 threading.Thread(target=server.serve_forever, daemon=True).start()
