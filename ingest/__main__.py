@@ -69,7 +69,7 @@ async def main() -> int:
     clock = SystemClock()
     listener = open_http_listener(deployment.http)
     async with await open_stores(data, deployment, settings, clock) as backends:
-        directory = Directory(backends.state)
+        directory = Directory(backends.state, whole_every=settings.snapshot_whole)
         acceptor = Acceptor(
             blobs=backends.blobs,
             units=backends.queue(UNITS),

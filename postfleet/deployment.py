@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from postfleet.providers import Providers, parse_profiles
-from postfleet.settings import Settings, load_settings
+from postfleet.settings import LOCAL, ON_AWS, Settings, load_settings
 
 
 class ProxySite(Struct, frozen=True):
@@ -98,7 +98,11 @@ class DataDir:
         return self.path / "credentials.json"
 
     def settings(self) -> Settings:
-        return load_settings(self.path / "settings.toml")
+        """Those of `settings.toml`; the rest as it suits the stores that the platform runs on."""
+        return load_settings(self.path / "settings.toml", ON_AWS if self._on_aws() else LOCAL)
+
+    def _on_aws(self) -> bool:
+        return (self.path / "run.json").exists() and self.deployment().aws is not None
 
     def providers(self) -> Providers:
         """The shipped profiles and those of `providers.toml`. Raises `ValueError` that names what is wrong with it."""
