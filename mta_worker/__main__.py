@@ -13,7 +13,7 @@ from mta_worker.order import OrderRunner
 from mta_worker.postman import Postman
 from mta_worker.service import Worker
 from postfleet.accept import UNITS
-from postfleet.backends.local import open_local
+from postfleet.backends.opening import open_stores
 from postfleet.claim import Claims
 from postfleet.clock import SystemClock
 from postfleet.directory import Directory
@@ -43,7 +43,7 @@ async def main() -> int:
     settings, deployment, secrets = data.settings(), data.deployment(), data.secrets()
     clock, rng = SystemClock(), system_random()
     incarnation = nonce(rng)
-    async with await open_local(data.store, clock=clock, visibility=settings.visibility) as backends:
+    async with await open_stores(data, clock) as backends:
         state = backends.state
         directory = Directory(state, whole_every=settings.snapshot_whole)
         leases = LeaseKeeper(state, incarnation, clock=clock, settings=settings, on_fenced=fenced)

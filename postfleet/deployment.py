@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -24,12 +25,20 @@ class ProxySite(Struct, frozen=True):
 
 
 class AwsPlaces(Struct, frozen=True):
-    """The bucket, the table and the queues of a platform on AWS, in the region and account of the SDK's environment."""
+    """The bucket, the table and the queues of a platform on AWS, in the account of the SDK's environment."""
 
     bucket: str
     table: str
     queue_prefix: str
     """Before the name of each queue, its `-` included."""
+    variables: Mapping[str, str] = {}
+    """Of the SDK's environment, for processes that do not inherit it: region and endpoints, never a secret. The
+    sandbox's credentials are here too, which are no secret."""
+
+    @property
+    def sandbox(self) -> bool:
+        """Whether that is no AWS, but what stands in for it on this machine."""
+        return "AWS_ACCESS_KEY_ID" in self.variables
 
 
 class Deployment(Struct, frozen=True, kw_only=True):

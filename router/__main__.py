@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from postfleet.accept import UNITS
-from postfleet.backends.local import open_local
+from postfleet.backends.opening import open_stores
 from postfleet.clock import SystemClock
 from postfleet.directory import Directory
 from postfleet.dns.site_resolver import open_sites
@@ -17,7 +17,7 @@ async def main() -> int:
     data = data_dir_argument("router")
     settings, deployment = data.settings(), data.deployment()
     clock, rng = SystemClock(), system_random()
-    async with await open_local(data.store, clock=clock, visibility=settings.visibility) as backends:
+    async with await open_stores(data, clock) as backends:
         router = Router(
             backends,
             directory=Directory(backends.state, whole_every=settings.snapshot_whole),

@@ -1,11 +1,12 @@
 """SDK clients, opened once in a process, and what their errors mean.
 
-Region, credentials and endpoints are those of the SDK's usual environment:
-`AWS_REGION`, a role, `AWS_ENDPOINT_URL` and its kin.
+Region, credentials and endpoints are those of the SDK's usual environment: `AWS_REGION` (which AWS sets, and Python's
+SDK reads under its older name alone), a role, `AWS_ENDPOINT_URL` and its kin.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
 from types import TracebackType
@@ -91,11 +92,12 @@ class AwsClients(Struct, frozen=True):
 async def open_clients(concurrency: int = 64, observe: Observer | None = None) -> AwsClients:
     """At most `concurrency` requests of each client are on the way at once; more wait their turn."""
     session = get_session()
+    region = os.environ.get("AWS_REGION")
     session.register_component("data_loader", _MODELS)
 
     async def opened(service: str, read_timeout: float = _READ_TIMEOUT) -> Any:
         client = await stack.enter_async_context(
-            session.create_client(service, config=_config(concurrency, read_timeout))
+            session.create_client(service, region_name=region, config=_config(concurrency, read_timeout))
         )
         if observe is not None:
             _report(observe, client)
