@@ -47,7 +47,7 @@ async def backends(tmp_path: Path) -> AsyncIterator[LocalBackends]:
 
 def look(path: Path) -> list[Holding]:
     with inspect(path, SystemClock()) as inspection:
-        return [with_reason(holding, inspection) for holding in holdings(inspection)]
+        return holdings(inspection)
 
 
 def places(found: Sequence[Holding]) -> list[str]:
@@ -78,7 +78,7 @@ async def test_a_park_is_found_wherever_it_lies(backends: LocalBackends, tmp_pat
     await Parks(
         units=backends.queue(UNITS), state=backends.state, clock=clock, settings=Settings(), rng=random.Random(1)
     ).write([park])
-    (found,) = look(tmp_path)
+    (found,) = [await with_reason(holding, backends.state) for holding in look(tmp_path)]
     assert (found.place, found.reason) == ("park", "no live binding")
     assert park.due - 1 <= found.until <= park.due + 60
 
