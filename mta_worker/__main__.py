@@ -12,7 +12,8 @@ from mta_worker.contents import Contents
 from mta_worker.order import OrderRunner
 from mta_worker.postman import Postman
 from mta_worker.service import Worker
-from postfleet.backends.local import open_local
+from postfleet.accept import UNITS
+from postfleet.backends.opening import open_stores
 from postfleet.claim import Claims
 from postfleet.clock import SystemClock
 from postfleet.directory import Directory
@@ -21,6 +22,7 @@ from postfleet.events import EVENTS, EventWriter
 from postfleet.ids import nonce
 from postfleet.journal import Journal
 from postfleet.lease import LeaseKeeper
+from postfleet.park import Parks
 from postfleet.process import EX_TEMPFAIL, data_dir_argument, on_terminate, run_service, system_random
 from postfleet.providers import LANES
 
@@ -41,9 +43,9 @@ async def main() -> int:
     settings, deployment, secrets = data.settings(), data.deployment(), data.secrets()
     clock, rng = SystemClock(), system_random()
     incarnation = nonce(rng)
-    async with await open_local(data.store, clock=clock, visibility=settings.visibility) as backends:
+    async with await open_stores(data, clock) as backends:
         state = backends.state
-        directory = Directory(state)
+        directory = Directory(state, whole_every=settings.snapshot_whole)
         leases = LeaseKeeper(state, incarnation, clock=clock, settings=settings, on_fenced=fenced)
         journal = Journal(state, incarnation, clock=clock, settings=settings, on_fenced=fenced)
         postman = Postman(
@@ -61,7 +63,6 @@ async def main() -> int:
             leases=leases,
             clock=clock,
             settings=settings,
-            rng=rng,
             proxy_key=bytes.fromhex(secrets.proxy_key),
             return_path_key=bytes.fromhex(secrets.return_path_key),
         )
@@ -76,6 +77,7 @@ async def main() -> int:
                 settings=settings,
                 rng=rng,
             ),
+            parks=Parks(units=backends.queue(UNITS), state=state, clock=clock, settings=settings, rng=rng),
             contents=Contents(backends.blobs),
             delivery=postman,
             clock=clock,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Iterable
 
@@ -33,8 +34,9 @@ class Contents:
                 raw.setdefault(transmission.content.key, []).append(transmission.content)
             else:
                 found[transmission.content] = await self._template(transmission.content)
-        for key, references in raw.items():
-            found.update(await self._read(key, references))
+        runs = [run for references in raw.values() for run in dense_runs(references)]
+        for part in await asyncio.gather(*map(self._read, runs)):
+            found.update(part)
         return found
 
     async def _template(self, reference: BlobRef) -> Renderer:
@@ -50,14 +52,10 @@ class Contents:
             self._size -= dropped.length
         return renderer
 
-    async def _read(self, key: str, references: list[BlobRef]) -> dict[BlobRef, Content]:
-        found: dict[BlobRef, Content] = {}
-        for run in dense_runs(references):
-            start = run[0].offset
-            data = await self._blobs.get(key, start, run[-1].offset + run[-1].length - start)
-            for each in run:
-                found[each] = data[each.offset - start : each.offset - start + each.length]
-        return found
+    async def _read(self, run: list[BlobRef]) -> dict[BlobRef, Content]:
+        start = run[0].offset
+        data = await self._blobs.get(run[0].key, start, run[-1].offset + run[-1].length - start)
+        return {each: data[each.offset - start : each.offset - start + each.length] for each in run}
 
 
 def dense_runs(references: Iterable[BlobRef]) -> list[list[BlobRef]]:

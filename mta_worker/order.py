@@ -17,12 +17,11 @@ import structlog
 from mta_worker.contents import Content, Contents, build
 from mta_worker.report import events_of, flatten, parks_of
 from mta_worker.turns import Turns
-from postfleet.accept import UNITS
 from postfleet.claim import Claimed, Claims, Finished, Held, LostClaim
 from postfleet.clock import Clock
 from postfleet.events import EventWriter
 from postfleet.journal import Journal
-from postfleet.park import send_parks
+from postfleet.park import Parks
 from postfleet.ports import Backends, NotFound
 from postfleet.settings import Settings
 from postfleet.stages import EXPIRED, FAILED, Message, Order, Outcome, Transmission, message_id
@@ -109,6 +108,7 @@ class OrderRunner:
         claims: Claims,
         journal: Journal,
         events: EventWriter,
+        parks: Parks,
         contents: Contents,
         delivery: Delivery,
         clock: Clock,
@@ -118,6 +118,7 @@ class OrderRunner:
         self._claims = claims
         self._journal = journal
         self._events = events
+        self._parks = parks
         self._contents = contents
         self._delivery = delivery
         self._clock = clock
@@ -233,12 +234,7 @@ class OrderRunner:
         await self._claims.finish(claimed)
 
     async def _park(self, order: Order, claimed: Claimed) -> None:
-        await send_parks(
-            parks_of(order, claimed.outcomes),
-            units=self._backends.queue(UNITS),
-            state=self._backends.state,
-            now=self._clock.now(),
-        )
+        await self._parks.write(parks_of(order, claimed.outcomes))
 
 
 def batches(

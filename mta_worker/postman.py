@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import random
+import zlib
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Protocol
 
@@ -55,7 +55,6 @@ class Postman:
         leases: LeaseKeeper,
         clock: Clock,
         settings: Settings,
-        rng: random.Random,
         proxy_key: bytes,
         return_path_key: bytes,
     ) -> None:
@@ -66,7 +65,6 @@ class Postman:
         self.leases = leases
         self.clock = clock
         self.settings = settings
-        self._rng = rng
         self._proxy_key = proxy_key
         self._return_path_key = return_path_key
         self.stopping = False
@@ -154,7 +152,7 @@ class Postman:
             accepted_at=job.transmission.accepted_at,
             expires_at=job.transmission.expires_at,
             answered=code != 0,
-            spread=self._rng.random(),
+            spread=zlib.crc32(job.run.order.id.encode()) / 2**32,
             settings=self.settings,
             now=now,
         )

@@ -44,6 +44,8 @@ class Worker:
                 room=self._room,
                 extend_every=settings.visibility_extend,
                 linger=settings.receive_linger,
+                ack_window=settings.ack_window,
+                weigh=_weight,
                 freed=freed,
             )
             for lane in lanes
@@ -73,6 +75,8 @@ class Worker:
         self._postman.stop()
 
     def _room(self) -> int:
+        if sum(consumer.load for consumer in self._consumers) >= self._settings.worker_messages:
+            return 0
         return self._settings.worker_orders - sum(consumer.in_flight for consumer in self._consumers)
 
     async def _keep_fresh(self) -> None:
@@ -82,6 +86,10 @@ class Worker:
                 await self._directory.refresh()
             except StorageError as error:
                 log.warning("snapshot_not_renewed", error=str(error))
+
+
+def _weight(order: Order) -> int:
+    return sum(len(group.messages) for group in order.groups)
 
 
 def _orders(body: bytes) -> Sequence[Order]:

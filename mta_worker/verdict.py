@@ -150,8 +150,8 @@ def next_try(
     """When a deferred message is due, Unix seconds, never past its expiry.
 
     Answered tries double the delay; where nobody answered, the message's age
-    does, since that was nobody's attempt. `spread` in [0, 1) jitters by up to
-    10 %. Delays are rounded up to a twentieth, so that an Order's messages wait together.
+    does, since that was nobody's attempt. `spread` in [0, 1) adds up to 10 %:
+    the same for an Order's messages, which wait together, as does the rounding up to a twentieth.
     """
     if answered:
         delay = settings.retry_first * settings.retry_factor**attempts

@@ -96,21 +96,30 @@ def audit(
     *,
     final: bool = False,
     all_logged: bool = True,
+    unseen: str = "",
 ) -> Report:
     """Compare what was accepted with what became of it.
 
     `message_of_sender` gives the message id (`transmission.index`) that a return path names, or None. `final` says
     that the platform was drained, so that nothing may be pending. Without `all_logged`, mail that no client log
-    names is audited as accepted if it has an injection event, rather than reported as unexpected.
+    names is audited as accepted if it has an injection event, rather than reported as unexpected. `unseen` is a place
+    with messages that `pending` cannot name: unless it is final, what is found nowhere else is there.
     """
-    return _Audit(message_of_sender, final, all_logged).run(hand_overs, events, pending, ledger)
+    return _Audit(message_of_sender, final, all_logged, "" if final else unseen).run(
+        hand_overs, events, pending, ledger
+    )
 
 
 class _Audit:
-    def __init__(self, message_of_sender: Callable[[str], str | None], final: bool, all_logged: bool) -> None:
+    def __init__(
+        self, message_of_sender: Callable[[str], str | None], final: bool, all_logged: bool, unseen: str
+    ) -> None:
         self._message_of_sender = message_of_sender
         self._final = final
         self._all_logged = all_logged
+        self._unseen = unseen
+        self._without_trace = 0
+        """Accepted submissions of which nothing is seen yet."""
         self._messages: dict[str, _Message] = {}
         self._last_of_connection: dict[str, int] = {}
         self._quit: set[str] = set()
@@ -201,6 +210,9 @@ class _Audit:
         self._accepted |= names
         if hand_over.status != evidence.OK:
             self._found["recovered"] |= names
+        elif not names and self._unseen:
+            self._accepted.add(recipient)
+            self._without_trace += 1
         elif not names:
             self._lose(recipient, f"accepted in transmission {hand_over.transmission}, and no trace of it")
         for message in messages:
@@ -253,6 +265,7 @@ class _Audit:
         if message.ends:
             return
         at_mx = " (an MX has it)" if message.copies else ""
+        message.pending = message.pending or self._unseen
         if not message.pending:
             self._lose(message.id, f"has neither ended nor is it pending{at_mx}")
         elif self._final:
@@ -266,6 +279,12 @@ class _Audit:
         self._violations.append(Violation(kind, subject, detail))
         self._found[kind].add(subject)
 
+    def _pending(self) -> Counter[str]:
+        found = Counter(message.pending for message in self._messages.values() if message.pending and not message.ends)
+        if self._without_trace:
+            found[self._unseen] += self._without_trace
+        return found
+
     def _report(self) -> Report:
         return Report(
             accepted=frozenset(self._accepted),
@@ -274,7 +293,7 @@ class _Audit:
             duplicated=frozenset(self._found["duplicated"]),
             unexpected=frozenset(self._found["unexpected"]),
             recovered=frozenset(self._found["recovered"]),
-            pending=dict(Counter(m.pending for m in self._messages.values() if m.pending and not m.ends)),
+            pending=dict(self._pending()),
             ended=dict(Counter(m.ends[0] for m in self._messages.values() if m.ends)),
             violations=tuple(self._violations),
         )

@@ -8,13 +8,15 @@ from typing import Generic, TypeVar
 
 import structlog
 
+from postfleet.gather import Gatherer
 from postfleet.ports import Received, StorageError, WorkQueue
 
 log = structlog.get_logger()
 
 T = TypeVar("T")
 
-RECEIVE_WAIT = 10.0
+RECEIVE_WAIT = 20.0
+"""As long as SQS waits, seconds."""
 UNREADABLE_DELAY = 900.0
 TROUBLE_DELAY = 2.0
 
@@ -22,9 +24,9 @@ TROUBLE_DELAY = 2.0
 class Consumer(Generic[T]):
     """Capacity before work: receives only while `room()` is positive.
 
-    After a receive that found something the next one waits for `linger`
-    seconds: under load the store works in fewer, larger steps, and a lone
-    entry is taken at once.
+    After a receive that found something, but not all that it could take, the
+    next one waits for `linger` seconds: under load the store works in fewer,
+    larger steps, and a lone entry is taken at once. So do acks within `ack_window`.
 
     `handle` returns None when the thing is done, durably, or the seconds after
     which the whole entry shall come back.
@@ -39,7 +41,9 @@ class Consumer(Generic[T]):
         room: Callable[[], int],
         extend_every: float,
         linger: float,
+        ack_window: float = 0.0,
         batch: int = 10,
+        weigh: Callable[[T], int] = lambda thing: 1,
         freed: asyncio.Event | None = None,
     ) -> None:
         """Consumers that share their room share `freed`: it is set whenever one of them has let go of an entry."""
@@ -50,6 +54,10 @@ class Consumer(Generic[T]):
         self._extend_every = extend_every
         self._linger = linger
         self._batch = batch
+        self._weigh = weigh
+        self.load = 0
+        """Weight of the things in hand."""
+        self._acks = Gatherer(queue.ack, busy_window=ack_window)
         self._entries: dict[str, asyncio.Task[None]] = {}
         self._freed = freed or asyncio.Event()
         self._receiving: asyncio.Future[list[Received]] | None = None
@@ -82,7 +90,8 @@ class Consumer(Generic[T]):
             await self._freed.wait()
             return
         try:
-            entries = await self._received(min(room, self._batch))
+            most = min(room, self._batch)
+            entries = await self._received(most)
         except StorageError as error:
             log.warning("receive_failed", error=str(error))
             await asyncio.sleep(TROUBLE_DELAY)
@@ -90,7 +99,7 @@ class Consumer(Generic[T]):
         for entry in entries:
             task = asyncio.create_task(self._run_entry(entry))
             self._entries[entry.handle] = task
-        if entries:
+        if entries and len(entries) < most:
             await asyncio.sleep(self._linger)
 
     async def _received(self, most: int) -> list[Received]:
@@ -107,7 +116,7 @@ class Consumer(Generic[T]):
         try:
             delay = await self._handle_all(entry)
             if delay is None:
-                await self._queue.ack([entry.handle])
+                await self._acks.put([entry.handle])
             else:
                 await self._queue.release([entry.handle], delay)
         except StorageError as error:
@@ -122,9 +131,14 @@ class Consumer(Generic[T]):
         except Exception as error:
             log.error("entry_unreadable", error=str(error), receives=entry.receives, body=entry.body[:200])
             return UNREADABLE_DELAY
-        if len(things) == 1:
-            return await self._handle_one(things[0])
-        return entry_delay(await asyncio.gather(*(self._handle_one(thing) for thing in things)))
+        weight = sum(map(self._weigh, things))
+        self.load += weight
+        try:
+            if len(things) == 1:
+                return await self._handle_one(things[0])
+            return entry_delay(await asyncio.gather(*(self._handle_one(thing) for thing in things)))
+        finally:
+            self.load -= weight
 
     async def _handle_one(self, thing: T) -> float | None:
         try:

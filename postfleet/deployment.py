@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 from msgspec import Struct
 
 from postfleet.providers import Providers, parse_profiles
-from postfleet.settings import Settings, load_settings
+from postfleet.settings import LOCAL, ON_AWS, Settings, load_settings
 
 
 class ProxySite(Struct, frozen=True):
@@ -24,12 +25,20 @@ class ProxySite(Struct, frozen=True):
 
 
 class AwsPlaces(Struct, frozen=True):
-    """The bucket, the table and the queues of a platform on AWS, in the region and account of the SDK's environment."""
+    """The bucket, the table and the queues of a platform on AWS, in the account of the SDK's environment."""
 
     bucket: str
     table: str
     queue_prefix: str
     """Before the name of each queue, its `-` included."""
+    variables: Mapping[str, str] = {}
+    """Of the SDK's environment, for processes that do not inherit it: region and endpoints, never a secret. The
+    sandbox's credentials are here too, which are no secret."""
+
+    @property
+    def sandbox(self) -> bool:
+        """Whether that is no AWS, but what stands in for it on this machine."""
+        return "AWS_ACCESS_KEY_ID" in self.variables
 
 
 class Deployment(Struct, frozen=True, kw_only=True):
@@ -98,7 +107,11 @@ class DataDir:
         return self.path / "credentials.json"
 
     def settings(self) -> Settings:
-        return load_settings(self.path / "settings.toml")
+        """Those of `settings.toml`; the rest as it suits the stores that the platform runs on."""
+        return load_settings(self.path / "settings.toml", ON_AWS if self._on_aws() else LOCAL)
+
+    def _on_aws(self) -> bool:
+        return (self.path / "run.json").exists() and self.deployment().aws is not None
 
     def providers(self) -> Providers:
         """The shipped profiles and those of `providers.toml`. Raises `ValueError` that names what is wrong with it."""

@@ -70,6 +70,8 @@ class Suspension(Struct, frozen=True):
 
 
 T = TypeVar("T", bound=Struct)
+_CHANGES = ("directory", "changes")
+"""Key of a row whose version moves when something here was changed."""
 
 
 async def load_all(state: StateTable, partition: str, kind: type[T]) -> dict[str, T]:
@@ -85,6 +87,15 @@ async def load_all(state: StateTable, partition: str, kind: type[T]) -> dict[str
         start = rows[-1].sort + "\0"
 
 
+async def announce(state: StateTable) -> None:
+    """Let snapshots be renewed, after a change. Losing the race says that another announced after my change."""
+    row = await state.get(*_CHANGES)
+    if row is None:
+        await state.put_if_absent(*_CHANGES, b"")
+    else:
+        await state.put_if(row, b"")
+
+
 async def store(state: StateTable, partition: str, sort: str, record: Struct, expires: float | None = None) -> None:
     """Last writer wins."""
     body = msgspec.json.encode(record)
@@ -93,9 +104,10 @@ async def store(state: StateTable, partition: str, sort: str, record: Struct, ex
         if written.row is None:
             written = await state.put_if_absent(partition, sort, body, expires)
         elif written.row.body == body:
-            return
+            break
         else:
             written = await state.put_if(written.row, body, expires)
+    await announce(state)
 
 
 def new_api_key(tenant: int, label: str = "") -> tuple[str, ApiKey]:
@@ -106,8 +118,14 @@ def new_api_key(tenant: int, label: str = "") -> tuple[str, ApiKey]:
 
 
 class Directory:
-    def __init__(self, state: StateTable) -> None:
+    """Every `whole_every`-th refresh reads everything; those between only when a change was announced."""
+
+    def __init__(self, state: StateTable, whole_every: int = 1) -> None:
         self._state = state
+        self._whole_every = whole_every
+        self._until_whole = 0
+        self._seen = 0
+        """Version of the announcements that the snapshot includes."""
         self.api_keys: Mapping[str, ApiKey] = {}
         self.domains: Mapping[str, SendingDomain] = {}
         self.pools: Mapping[str, Pool] = {}
@@ -115,6 +133,18 @@ class Directory:
         self.suspensions: Mapping[str, Suspension] = {}
 
     async def refresh(self) -> None:
+        seen = await self._announced() if self._whole_every > 1 else 0
+        if self._until_whole > 0 and seen == self._seen:
+            self._until_whole -= 1
+            return
+        await self._read()
+        self._until_whole, self._seen = self._whole_every - 1, seen
+
+    async def _announced(self) -> int:
+        row = await self._state.get(*_CHANGES)
+        return row.version if row is not None else 0
+
+    async def _read(self) -> None:
         self.api_keys = await load_all(self._state, API_KEYS, ApiKey)
         self.domains = await load_all(self._state, DOMAINS, SendingDomain)
         self.pools = await load_all(self._state, POOLS, Pool)

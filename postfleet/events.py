@@ -7,14 +7,14 @@ drop by `event_id`.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import random
 import time
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from postfleet.clock import Clock
+from postfleet.gather import Gatherer
 from postfleet.ids import nonce
 from postfleet.ports import BlobStore, Outgoing, WorkQueue
 from postfleet.settings import Settings
@@ -55,11 +55,6 @@ def mail_event(
     )
 
 
-class _Waiting(NamedTuple):
-    events: Sequence[Event]
-    durable: asyncio.Future[None]
-
-
 class EventWriter:
     """`write` returns once its events are durable and announced; raises what the ports raise."""
 
@@ -69,48 +64,22 @@ class EventWriter:
         self._blobs = blobs
         self._announcements = announcements
         self._clock = clock
-        self._settings = settings
         self._writer_name = nonce(rng)
         self._segment = 0
-        self._waiting: list[_Waiting] = []
-        self._task: asyncio.Task[None] | None = None
+        self._segments = Gatherer(
+            self._write_segment, window=settings.events_window, busy_window=settings.events_window_busy
+        )
 
     async def write(self, events: Sequence[Event]) -> None:
-        if not events:
-            return
-        durable: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiting(events, durable))
-        if self._task is None:
-            self._task = asyncio.create_task(self._write_all())
-        await durable
+        await self._segments.put(events)
 
-    async def _write_all(self) -> None:
-        try:
-            while self._waiting:
-                await asyncio.sleep(self._settings.events_window)
-                batch, self._waiting = self._waiting, []
-                failure = await self._write_segment([event for waiting in batch for event in waiting.events])
-                for waiting in batch:
-                    if waiting.durable.done():
-                        continue
-                    if failure is None:
-                        waiting.durable.set_result(None)
-                    else:
-                        waiting.durable.set_exception(failure)
-        finally:
-            self._task = None
-
-    async def _write_segment(self, events: Sequence[Event]) -> Exception | None:
+    async def _write_segment(self, events: Sequence[Event]) -> None:
         self._segment += 1
         now = self._clock.now()
         key = segment_key("new", now, f"{self._writer_name}-{self._segment}")
         segment = EventSegment(key, len(events), events[0].timestamp, events[-1].timestamp)
-        try:
-            await self._blobs.put(key, b"\n".join(map(encode, events)) + b"\n")
-            await self._announcements.send([Outgoing(encode(segment))])
-        except Exception as error:
-            return error
-        return None
+        await self._blobs.put(key, b"\n".join(map(encode, events)) + b"\n")
+        await self._announcements.send([Outgoing(encode(segment))])
 
 
 def segment_key(kind: str, when: float, name: str) -> str:

@@ -74,6 +74,8 @@ class Journal:
         self._last: asyncio.Future[None] | None = None
         self._writer: asyncio.Task[None] | None = None
         self._fenced = False
+        self._busy = False
+        """The last row had several outcomes."""
         self.sequence = 0
         """The place of the next write; outcomes appended from now on stand there or later."""
 
@@ -96,11 +98,16 @@ class Journal:
     async def _write_all(self) -> None:
         try:
             while self._batches and not self._fenced:
-                if self._settings.journal_window:
-                    await asyncio.sleep(self._settings.journal_window)
-                await self._write_row(self._batches.popleft())
+                if window := self._window():
+                    await asyncio.sleep(window)
+                batch = self._batches.popleft()
+                self._busy = len(batch.outcomes) > 1
+                await self._write_row(batch)
         finally:
             self._writer = None
+
+    def _window(self) -> float:
+        return self._settings.journal_window_busy if self._busy else self._settings.journal_window
 
     async def _write_row(self, batch: _Batch) -> None:
         body = msgspec.json.encode(JournalRow(f"{self._incarnation}.{self.sequence}", tuple(batch.outcomes)))

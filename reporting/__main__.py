@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from postfleet.backends.local import open_local
+from postfleet.backends.opening import open_stores
 from postfleet.clock import SystemClock
 from postfleet.process import data_dir_argument, on_terminate, run_service
 from reporting.service import Reporting
@@ -12,7 +12,7 @@ async def main() -> int:
     data = data_dir_argument("reporting")
     settings = data.settings()
     clock = SystemClock()
-    async with await open_local(data.store, clock=clock, visibility=settings.visibility) as backends:
+    async with await open_stores(data, clock) as backends:
         reporting = Reporting(backends, clock=clock, settings=settings)
         on_terminate(reporting.stop)
         await reporting.run()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from postfleet.backends.local import open_local
+from postfleet.accept import UNITS
+from postfleet.backends.opening import open_stores
 from postfleet.clock import SystemClock
 from postfleet.directory import Directory
 from postfleet.dns.site_resolver import open_sites
 from postfleet.events import EVENTS, EventWriter
+from postfleet.park import Parks
 from postfleet.process import data_dir_argument, on_terminate, run_service, system_random
 from router.service import Router
 
@@ -15,10 +17,10 @@ async def main() -> int:
     data = data_dir_argument("router")
     settings, deployment = data.settings(), data.deployment()
     clock, rng = SystemClock(), system_random()
-    async with await open_local(data.store, clock=clock, visibility=settings.visibility) as backends:
+    async with await open_stores(data, clock) as backends:
         router = Router(
             backends,
-            directory=Directory(backends.state),
+            directory=Directory(backends.state, whole_every=settings.snapshot_whole),
             sites=open_sites(
                 clock,
                 rng,
@@ -34,6 +36,7 @@ async def main() -> int:
                 settings=settings,
                 rng=rng,
             ),
+            parks=Parks(units=backends.queue(UNITS), state=backends.state, clock=clock, settings=settings, rng=rng),
             clock=clock,
             settings=settings,
         )

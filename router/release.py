@@ -58,17 +58,24 @@ def _groups(messages: Sequence[tuple[Transmission, Message]], positions: Iterabl
     return tuple(Group(transmission, tuple(members)) for transmission, members in groups)
 
 
-def entries_of(orders: Iterable[Order]) -> dict[str, list[Outgoing]]:
-    """Queue entries by lane; small Orders share one."""
-    by_lane: dict[str, list[_Entry]] = {}
+def by_lane(orders: Iterable[Order]) -> dict[str, list[Order]]:
+    lanes: dict[str, list[Order]] = {}
+    for order in orders:
+        lanes.setdefault(order.lane, []).append(order)
+    return lanes
+
+
+def entries_of(orders: Iterable[Order]) -> list[Outgoing]:
+    """Entries for Orders of one lane, of whichever units; small ones of one tenant share an entry."""
+    by_tenant: dict[int, list[_Entry]] = {}
     for order in orders:
         size = len(encode(order))
         count = sum(len(group.messages) for group in order.groups)
-        entries = by_lane.setdefault(order.lane, [])
+        entries = by_tenant.setdefault(order.tenant, [])
         if not entries or not entries[-1].takes(size, count):
             entries.append(_Entry())
         entries[-1].add(order, size, count)
-    return {lane: [entry.outgoing() for entry in entries] for lane, entries in by_lane.items()}
+    return [entry.outgoing() for entries in by_tenant.values() for entry in entries]
 
 
 class _Entry:

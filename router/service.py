@@ -15,13 +15,15 @@ from postfleet.directory import Directory
 from postfleet.dns.site_resolver import Sites
 from postfleet.dns.sites import SiteAnswer
 from postfleet.events import EventWriter
-from postfleet.layout import chunks
-from postfleet.park import send_parks, sweep
+from postfleet.gather import Gatherer
+from postfleet.layout import PACK_MESSAGES, chunks
+from postfleet.park import Parks, sweep
 from postfleet.ports import Backends, Outgoing, StorageError
 from postfleet.settings import Settings
 from postfleet.stages import (
     Group,
     Manifest,
+    Order,
     Plan,
     Unit,
     UnitEntry,
@@ -31,11 +33,11 @@ from postfleet.stages import (
     encode,
 )
 from router.plan import Snapshot, domain_of, flatten, plan_unit
-from router.release import entries_of, events_of, orders_of, parks_of
+from router.release import by_lane, entries_of, events_of, orders_of, parks_of
 
 log = structlog.get_logger()
 
-UNITS_IN_HAND = 64
+MESSAGES_IN_HAND = 50_000
 
 
 class Router:
@@ -46,6 +48,7 @@ class Router:
         directory: Directory,
         sites: Sites,
         events: EventWriter,
+        parks: Parks,
         clock: Clock,
         settings: Settings,
     ) -> None:
@@ -54,17 +57,21 @@ class Router:
         self._directory = directory
         self._sites = sites
         self._events = events
+        self._parks = parks
         self._clock = clock
         self._settings = settings
         self._consumer = Consumer(
             self._units,
             _things,
             self.handle,
-            room=lambda: UNITS_IN_HAND - self._consumer.in_flight,
+            room=self._room,
             extend_every=settings.visibility_extend,
             linger=settings.receive_linger,
-            batch=UNITS_IN_HAND,
+            ack_window=settings.ack_window,
+            batch=settings.receive_batch,
+            weigh=_weight,
         )
+        self._lanes: dict[str, Gatherer[Order]] = {}
 
     async def run(self) -> None:
         """Until `stop`."""
@@ -78,6 +85,10 @@ class Router:
 
     def stop(self) -> None:
         self._consumer.stop()
+
+    def _room(self) -> int:
+        full = self._consumer.load >= MESSAGES_IN_HAND
+        return 0 if full else self._settings.router_units - self._consumer.in_flight
 
     async def handle(self, thing: Unit | Manifest) -> None:
         if isinstance(thing, Manifest):
@@ -93,7 +104,7 @@ class Router:
         unit = await self._with_page(unit)
         plan = await self._plan(unit)
         await self._release(unit, plan)
-        await send_parks(parks_of(unit, plan), units=self._units, state=self._backends.state, now=self._clock.now())
+        await self._parks.write(parks_of(unit, plan))
         await self._events.write(events_of(unit, plan))
 
     async def _with_page(self, unit: Unit) -> Unit:
@@ -119,8 +130,18 @@ class Router:
         return known | dict(zip(unknown, answers, strict=True))  # type: ignore[return-value]
 
     async def _release(self, unit: Unit, plan: Plan) -> None:
-        lanes = entries_of(orders_of(unit, plan))
-        await asyncio.gather(*(self._backends.queue(lane).send(entries) for lane, entries in lanes.items()))
+        lanes = by_lane(orders_of(unit, plan))
+        await asyncio.gather(*(self._lane(lane).put(orders) for lane, orders in lanes.items()))
+
+    def _lane(self, name: str) -> Gatherer[Order]:
+        if name not in self._lanes:
+            queue = self._backends.queue(name)
+
+            async def send(orders: list[Order]) -> None:
+                await queue.send(entries_of(orders))
+
+            self._lanes[name] = Gatherer(send, busy_window=self._settings.send_window)
+        return self._lanes[name]
 
     def _expiry(self, unit: Unit) -> float:
         last = max(group.transmission.expires_at for group in unit.groups)
@@ -145,6 +166,13 @@ class Router:
             except StorageError as error:
                 log.warning("sweep_failed", error=str(error))
             await asyncio.sleep(self._settings.sweep_every)
+
+
+def _weight(thing: Unit | Manifest) -> int:
+    """Messages in hand; how many a page has is seen later."""
+    if isinstance(thing, Manifest):
+        return 1
+    return PACK_MESSAGES if thing.page else sum(len(group.messages) for group in thing.groups)
 
 
 def _things(body: bytes) -> Sequence[Unit | Manifest]:

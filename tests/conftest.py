@@ -17,9 +17,9 @@ if os.environ.get("CI"):
 
 
 @pytest.fixture(scope="session")
-def moto() -> Iterator[Mapping[str, str]]:
+def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, str]]:
     """Variables that send the SDK to moto, where `PLACES` are made."""
-    with moto_server() as url:
+    with moto_server(tmp_path_factory.mktemp("moto")) as url:
         variables = aws_environment(url)
         make_places(variables)
         yield variables

@@ -1,11 +1,12 @@
 """SDK clients, opened once in a process, and what their errors mean.
 
-Region, credentials and endpoints are those of the SDK's usual environment:
-`AWS_REGION`, a role, `AWS_ENDPOINT_URL` and its kin.
+Region, credentials and endpoints are those of the SDK's usual environment: `AWS_REGION` (which AWS sets, and Python's
+SDK reads under its older name alone), a role, `AWS_ENDPOINT_URL` and its kin.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
 from types import TracebackType
@@ -91,11 +92,12 @@ class AwsClients(Struct, frozen=True):
 async def open_clients(concurrency: int = 64, observe: Observer | None = None) -> AwsClients:
     """At most `concurrency` requests of each client are on the way at once; more wait their turn."""
     session = get_session()
+    region = os.environ.get("AWS_REGION")
     session.register_component("data_loader", _MODELS)
 
     async def opened(service: str, read_timeout: float = _READ_TIMEOUT) -> Any:
         client = await stack.enter_async_context(
-            session.create_client(service, config=_config(concurrency, read_timeout))
+            session.create_client(service, region_name=region, config=_config(concurrency, read_timeout))
         )
         if observe is not None:
             _report(observe, client)
@@ -146,13 +148,17 @@ def _meant(error: ClientError, doing: str) -> StorageError:
 
 
 def _config(concurrency: int, read_timeout: float) -> AioConfig:
-    """Parameters are not validated (13 % of a call's CPU): the service does it too. Checksums as each call asks for."""
+    """Parameters are not validated, and the SDK need not describe itself anew twice a call: a fifth of a call's CPU.
+
+    Checksums are as each call asks for.
+    """
     return AioConfig(
         max_pool_connections=concurrency,
         connect_timeout=_CONNECT_TIMEOUT,
         read_timeout=read_timeout,
         retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
         parameter_validation=False,
+        user_agent="postfleet",
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
     )

@@ -63,8 +63,10 @@ def read_entry(message: Item) -> Received:
 
 
 class AwsQueue:
-    """`name` is the queue's in SQS. `visibility` in seconds, rounded up. `read` makes an entry of a message that came
-    with the system attributes `ask_for`."""
+    """`name` is the queue's in SQS, `visibility` seconds, rounded up.
+
+    `read` makes an entry of a message that came with the system attributes `ask_for`.
+    """
 
     def __init__(
         self,
@@ -75,7 +77,7 @@ class AwsQueue:
         ask_for: Sequence[str] = ASK_FOR,
         read: Callable[[Item], Received] = read_entry,
     ) -> None:
-        self._name = name
+        self.name = name
         self._sqs = clients.sqs
         self._sqs_poll = clients.sqs_poll
         self._visibility = math.ceil(visibility)
@@ -88,7 +90,7 @@ class AwsQueue:
     async def send(self, entries: Sequence[Outgoing]) -> None:
         for entry in entries:
             if len(entry.body) > MAX_ENTRY:
-                raise TooLarge(f"queue {self._name}: an entry of {len(entry.body)} bytes, more than {MAX_ENTRY}")
+                raise TooLarge(f"queue {self.name}: an entry of {len(entry.body)} bytes, more than {MAX_ENTRY}")
             self._check_delay(entry.delay)
         batches = packed([len(entry.body) for entry in entries])
         await _all(self._send([_item(index, entries[index]) for index in batch]) for batch in batches)
@@ -124,7 +126,7 @@ class AwsQueue:
 
     def _check_delay(self, delay: float) -> None:
         if delay > MAX_DELAY:
-            raise TooLarge(f"queue {self._name}: a delay of {delay} s is over {MAX_DELAY} s")
+            raise TooLarge(f"queue {self.name}: a delay of {delay} s is over {MAX_DELAY} s")
 
     # Receiving.
 
@@ -169,6 +171,7 @@ class AwsQueue:
         await asyncio.wait([taking], timeout=_REPLY_ON_ITS_WAY)
         if not taking.done():
             taking.cancel()
+            await asyncio.wait([taking])
         elif not taking.cancelled() and taking.exception() is None:
             with suppress(StorageError):
                 await self.release([entry.handle for entry in taking.result()])
@@ -187,7 +190,7 @@ class AwsQueue:
     async def _send(self, items: list[Item]) -> None:
         refused = await self._batch("send_message_batch", items)
         if refused:
-            reason = f"queue {self._name}: {len(refused)} of {len(items)} entries refused: {_reason(refused[0])}"
+            reason = f"queue {self.name}: {len(refused)} of {len(items)} entries refused: {_reason(refused[0])}"
             raise Refused(reason) if len(refused) == len(items) else Unavailable(reason)
 
     async def _batch(self, operation: str, items: list[Item]) -> list[Item]:
@@ -201,10 +204,10 @@ class AwsQueue:
             if not items:
                 return refused
             await back_off(attempt)
-        raise Unavailable(f"queue {self._name}: {operation}: {_reason(failed[items[0]['Id']])}")
+        raise Unavailable(f"queue {self.name}: {operation}: {_reason(failed[items[0]['Id']])}")
 
     async def _call(self, client: Any, operation: str, **parameters: Any) -> Item:
-        with translated(f"queue {self._name}: {operation}"):
+        with translated(f"queue {self.name}: {operation}"):
             url = self._url or await self._find()
             try:
                 reply: Item = await getattr(client, operation)(QueueUrl=url, **parameters)
@@ -212,12 +215,12 @@ class AwsQueue:
                 if error_code(error) not in _ABSENT:
                     raise
                 self._url = ""
-                raise Unavailable(f"queue {self._name} is gone, or too new: the next call looks for it") from error
+                raise Unavailable(f"queue {self.name} is gone, or too new: the next call looks for it") from error
         return reply
 
     async def _find(self) -> str:
         async with self._finding:
-            self._url = self._url or await ensure_queue(self._sqs, self._name, self._visibility)
+            self._url = self._url or await ensure_queue(self._sqs, self.name, self._visibility)
         return self._url
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import os
 from typing import Any
 
+from aiobotocore.session import get_session
 from botocore.exceptions import ClientError
 
 from postfleet.backends.aws_clients import error_code, translated
 from postfleet.backends.aws_state import EXPIRES, PARTITION, SORT
+from postfleet.ports import Refused
 from postfleet.settings import DAY, Settings
 
 _US_EAST_1 = "us-east-1"
@@ -24,6 +27,18 @@ def retention_days(settings: Settings) -> dict[str, int]:
     redelivery = settings.row_retention
     kept = {"mail/": settings.message_lifetime + redelivery, "events/": settings.event_retention + redelivery}
     return {prefix: math.ceil(seconds / DAY) + 1 for prefix, seconds in kept.items()}
+
+
+async def account_and_region() -> tuple[str, str]:
+    """Whose credentials, and which region, this process's environment names."""
+    doing = "asking AWS whose credentials these are"
+    with translated(doing):
+        session = get_session()
+        region = os.environ.get("AWS_REGION") or session.get_config_variable("region")
+        if not region:
+            raise Refused(f"{doing}: no region: set AWS_REGION")
+        async with session.create_client("sts", region_name=region) as sts:
+            return (await sts.get_caller_identity())["Account"], region
 
 
 async def ensure_bucket(s3: Any, bucket: str, settings: Settings) -> None:
@@ -48,9 +63,14 @@ async def _create_bucket(s3: Any, bucket: str) -> None:
 
 
 async def block_public_access(s3: Any, bucket: str) -> None:
+    """An S3 that does not know how has nothing to block: SeaweedFS."""
     ways = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
     with translated(f"bucket {bucket}"):
-        await s3.put_public_access_block(Bucket=bucket, PublicAccessBlockConfiguration=dict.fromkeys(ways, True))
+        try:
+            await s3.put_public_access_block(Bucket=bucket, PublicAccessBlockConfiguration=dict.fromkeys(ways, True))
+        except ClientError as error:
+            if error_code(error) != "NotImplemented":
+                raise
 
 
 async def ensure_table(dynamodb: Any, table: str) -> None:

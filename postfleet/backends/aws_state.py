@@ -2,6 +2,7 @@
 
 p, s     partition and sort key; the sort key begins with what the item is: `=` a row, `+` a counter
 v, b     version and body of a row
+z        the body, compressed, in place of b
 c        value of a counter
 n        the write that left the item as it is
 e        expiry, whole Unix seconds: the table's TTL attribute
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import math
 import secrets
+import zlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -26,6 +28,8 @@ from postfleet.ports import MAX_ROW, Row, TooLarge, Unavailable, Written
 PARTITION, SORT, EXPIRES = "p", "s", "e"
 """Attributes that the table is made with."""
 
+COMPRESSED_FROM = 1024
+"""Bytes of body: DynamoDB bills each KB begun of a write."""
 _ROW, _COUNTER = "=", "+"
 _BATCH = 100
 """Most items that DynamoDB reads in one request."""
@@ -156,7 +160,8 @@ class AwsStateTable:
         _check_size(row)
         key = _key(row.partition, _ROW + row.sort)
         write = secrets.token_bytes(8)
-        item = {**key, "v": {"N": str(row.version)}, "b": {"B": row.body}, "n": {"B": write}, **_expiry(row.expires)}
+        name, body = stored(row.body)
+        item = {**key, "v": {"N": str(row.version)}, name: {"B": body}, "n": {"B": write}, **_expiry(row.expires)}
         with translated(f"row {row.partition} {row.sort}"):
             refusal = await self._conditional(self._dynamodb.put_item, key, Item=item, **condition)
         if refusal is None or _left_by(refusal.item, write):
@@ -194,13 +199,23 @@ class AwsStateTable:
         return None
 
 
+def stored(body: bytes) -> tuple[str, bytes]:
+    """A row's body as (attribute, value)."""
+    if len(body) >= COMPRESSED_FROM:
+        compressed = zlib.compress(body, 1)
+        if len(compressed) < len(body):
+            return "z", compressed
+    return "b", body
+
+
 def _key(partition: str, sort: str) -> dict[str, Mapping[str, Any]]:
     return {PARTITION: {"S": partition}, SORT: {"S": sort}}
 
 
 def _row(item: Item) -> Row:
     expires = float(item[EXPIRES]["N"]) if EXPIRES in item else None
-    return Row(item[PARTITION]["S"], item[SORT]["S"][1:], int(item["v"]["N"]), item["b"]["B"], expires)
+    body = zlib.decompress(item["z"]["B"]) if "z" in item else item["b"]["B"]
+    return Row(item[PARTITION]["S"], item[SORT]["S"][1:], int(item["v"]["N"]), body, expires)
 
 
 def _value(counter: Item | None) -> int:

@@ -11,13 +11,13 @@ from typing import Annotated
 import typer
 from msgspec import Struct
 
-from postfleet.audit import Pending, Report, Violation
+from postfleet.audit import Report, Violation
 from postfleet.audit import audit as compare
 from postfleet.backends.local import LocalBackends
-from postfleet.backends.local_inspect import inspect
+from postfleet.backends.opening import Stores
 from postfleet.cli.options import DATA, DataOption, Failed, JsonOption, open_backends, platform, print_json, print_table
-from postfleet.cli.places import holdings, pending, with_page
-from postfleet.clock import SystemClock
+from postfleet.cli.places import pending, with_page
+from postfleet.cli.rest import Rest, read_rest
 from postfleet.content import return_path
 from postfleet.deployment import DataDir
 from postfleet.event_log import read_events
@@ -25,6 +25,7 @@ from postfleet.evidence import HandOver, LedgerRecord, read_hand_overs, read_led
 from postfleet.stages import TERMINAL, message_id
 
 LOOK_EVERY = 0.5
+UNSEEN = "queues (SQS does not show which)"
 SHOWN = 50
 
 
@@ -69,13 +70,13 @@ def audit(
 
 async def _audit(data: DataDir, client: Sequence[Path] | None, ledger: Path | None, final: bool, wait: float) -> Report:
     clients = sorted(data.loads.glob("*")) if client is None else client
-    async with open_backends(data) as backends:
-        return await look(data, backends, clients, ledger, final=final, all_logged=client is not None, wait=wait)
+    async with open_backends(data) as stores:
+        return await look(data, stores, clients, ledger, final=final, all_logged=client is not None, wait=wait)
 
 
 async def look(
     data: DataDir,
-    backends: LocalBackends,
+    stores: Stores,
     clients: Sequence[Path],
     ledger: Path | None = None,
     *,
@@ -88,25 +89,28 @@ async def look(
     In the order of mail's way, so that what moves meanwhile is seen at least once: a message that rests nowhere has
     its last event already, and what that says was delivered is in the ledger.
     """
-    hand_overs = [hand_over for path in clients for hand_over in _read_client(path)]
-    resting = await _resting_after(data, backends, wait)
-    events = [event async for event in read_events(backends.blobs)]
-    records = _read_ledger(ledger or Path(data.deployment().ledger or data.ledger))
-    naming = _message_of_sender(bytes.fromhex(data.secrets().return_path_key))
-    return compare(hand_overs, events, resting, records, naming, final=final, all_logged=all_logged)
-
-
-async def _resting_after(data: DataDir, backends: LocalBackends, wait: float) -> list[Pending]:
     deadline = time.monotonic() + wait
-    while (found := await _resting(data, backends)) and time.monotonic() < deadline:  # noqa: ASYNC110 - other processes
+    while True:
+        hand_overs = [hand_over for path in clients for hand_over in _read_client(path)]
+        rest = await _rest_after(data, stores, deadline)
+        resting = pending([await with_page(holding, stores.blobs) for holding in rest.holdings])
+        events = [event async for event in read_events(stores.blobs)]
+        records = _read_ledger(ledger or Path(data.deployment().ledger or data.ledger))
+        naming = _message_of_sender(bytes.fromhex(data.secrets().return_path_key))
+        unseen = UNSEEN if rest.unseen else ""
+        report = compare(
+            hand_overs, events, resting, records, naming, final=final, all_logged=all_logged, unseen=unseen
+        )
+        # SQS counts about: that its queues look empty is no proof that they are.
+        if isinstance(stores, LocalBackends) or not report.lost or time.monotonic() >= deadline:
+            return report
         await asyncio.sleep(LOOK_EVERY)
-    return found
 
 
-async def _resting(data: DataDir, backends: LocalBackends) -> list[Pending]:
-    with inspect(data.store, SystemClock()) as inspection:
-        found = holdings(inspection)
-    return pending([await with_page(holding, backends.blobs) for holding in found])
+async def _rest_after(data: DataDir, stores: Stores, deadline: float) -> Rest:
+    while (rest := await read_rest(data, stores)) and time.monotonic() < deadline:  # noqa: ASYNC110 - other processes
+        await asyncio.sleep(LOOK_EVERY)
+    return rest
 
 
 def _read_client(path: Path) -> list[HandOver]:

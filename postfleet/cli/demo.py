@@ -16,7 +16,7 @@ from msgspec import Struct
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
-from postfleet.backends.local import LocalBackends
+from postfleet.backends.opening import Stores
 from postfleet.cli import demo_figures
 from postfleet.cli.audit import look, show
 from postfleet.cli.child import running_platform
@@ -27,6 +27,7 @@ from postfleet.cli.options import console, open_backends, print_table
 from postfleet.cli.send import read_credentials
 from postfleet.deployment import DataDir
 from postfleet.event_log import read_events
+from postfleet.ports import Backends
 
 RETRY_FIRST = 1.0
 """Seconds, so that nobody waits 20 minutes for the second attempt."""
@@ -104,7 +105,7 @@ async def _demo(data: DataDir) -> bool:
             return await _balance(data, backends, accepted)
 
 
-async def _submit_and_follow(data: DataDir, backends: LocalBackends, tell: Tell) -> int:
+async def _submit_and_follow(data: DataDir, backends: Backends, tell: Tell) -> int:
     """Until every accepted message has ended, or patience has; how many were accepted."""
     submitted = dict.fromkeys((part.name for part in PARTS), Progress())
     watch = asyncio.create_task(_watch(backends, submitted, tell))
@@ -136,7 +137,7 @@ async def _load(data: DataDir, part: Part, submitted: dict[str, Progress]) -> No
     await generate(load, data.loads / f"{part.name}.ndjson", tell)
 
 
-async def _all_ended(backends: LocalBackends, accepted: int) -> None:
+async def _all_ended(backends: Backends, accepted: int) -> None:
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         if (await _figures(backends)).ended.total() >= accepted:
@@ -144,21 +145,21 @@ async def _all_ended(backends: LocalBackends, accepted: int) -> None:
         await asyncio.sleep(LOOK_EVERY)
 
 
-async def _watch(backends: LocalBackends, submitted: Mapping[str, Progress], tell: Tell) -> None:
+async def _watch(backends: Backends, submitted: Mapping[str, Progress], tell: Tell) -> None:
     while True:
         tell(*await _seen(backends, submitted))
         await asyncio.sleep(LOOK_EVERY)
 
 
-async def _seen(backends: LocalBackends, submitted: Mapping[str, Progress]) -> tuple[int, Figures]:
+async def _seen(backends: Backends, submitted: Mapping[str, Progress]) -> tuple[int, Figures]:
     return sum(progress.submitted for progress in submitted.values()), await _figures(backends)
 
 
-async def _figures(backends: LocalBackends) -> Figures:
+async def _figures(backends: Backends) -> Figures:
     return demo_figures.count([event async for event in read_events(backends.blobs)])
 
 
-async def _balance(data: DataDir, backends: LocalBackends, accepted: int) -> bool:
+async def _balance(data: DataDir, backends: Stores, accepted: int) -> bool:
     print_table(("demo", ""), demo_figures.rows(await _figures(backends), accepted))
     typer.echo()
     clients = [data.loads / f"{part.name}.ndjson" for part in PARTS]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -12,12 +12,12 @@ import msgspec
 import typer
 from msgspec import Struct, field
 
-from postfleet.backends.local import LocalBackends
-from postfleet.backends.local_inspect import inspect
+from postfleet.accept import UNITS
+from postfleet.backends.opening import Stores
 from postfleet.cli.options import DATA, DataOption, Failed, JsonOption, open_backends, platform, print_json
-from postfleet.cli.places import Holding, holdings, whereabouts, with_page, with_reason
+from postfleet.cli.places import Holding, whereabouts, with_page, with_reason
+from postfleet.cli.rest import read_rest
 from postfleet.cli.story import clock_time, end_of, sentence
-from postfleet.clock import SystemClock
 from postfleet.deployment import DataDir
 from postfleet.event_log import read_events
 from postfleet.stages import Event, message_id
@@ -77,12 +77,12 @@ def parse_subject(text: str) -> Subject:
 
 async def _explain(path: Path, subject: Subject, limit: int, as_json: bool) -> None:
     data = platform(path)
-    async with open_backends(data) as backends:
-        found = await stories(data, backends, subject)
+    async with open_backends(data) as stores:
+        found, unseen = await stories(data, stores, subject)
         if any(not story.end and not story.now for story in found):
-            found = await stories(data, backends, subject)
+            found, unseen = await stories(data, stores, subject)
     if not found:
-        raise Failed("no such message: neither in the events nor in a queue")
+        raise Failed(f"no such message: {_nowhere(unseen)}")
     if as_json:
         return print_json(found[:limit])
     for story in found[:limit]:
@@ -91,27 +91,44 @@ async def _explain(path: Path, subject: Subject, limit: int, as_json: bool) -> N
         typer.echo(f"and {len(found) - limit} more: --limit says how many to tell of")
 
 
-async def stories(data: DataDir, backends: LocalBackends, subject: Subject) -> list[Story]:
-    """In the order of message ids.
+def _nowhere(unseen: Mapping[str, int]) -> str:
+    if not unseen:
+        return "neither in the events nor in a queue"
+    return f"it has no events, and is in no park; {_in_queues(unseen)}"
+
+
+def _in_queues(unseen: Mapping[str, int]) -> str:
+    entries = ", ".join(f"{name} has {count}" for name, count in unseen.items())
+    return f"it may be in an entry of a queue, which SQS shows to nobody but its receiver ({entries})"
+
+
+async def stories(data: DataDir, stores: Stores, subject: Subject) -> tuple[list[Story], Mapping[str, int]]:
+    """In the order of message ids; and the queues whose entries cannot be read.
 
     Events are read after the stores, so that a message which ends meanwhile is not missed; one that is accepted
     meanwhile has events, but no place yet.
     """
-    resting = _resting(data, subject)
+    rest = await read_rest(data, stores)
+    resting = [each for each in rest.holdings if _may_hold(each, subject)]
     told: dict[str, Story] = {}
-    async for event in read_events(backends.blobs, containing=subject.needle):
+    async for event in read_events(stores.blobs, containing=subject.needle):
         if subject.means(event.message_id, event.rcpt_to):
             _story(told, event.message_id, event.rcpt_to).events.append(event)
-    for holding in [await with_page(each, backends.blobs) for each in resting]:
-        _add_place(told, holding, subject)
+    for holding in resting:
+        _add_place(told, await with_reason(await with_page(holding, stores.blobs), stores.state), subject)
     for story in told.values():
         _sort(story)
-    return sorted(told.values(), key=lambda story: _order(story.message_id))
+        if not story.end and not story.now and rest.unseen:
+            story.now = _by_events(story, rest.unseen, time.time())
+    return sorted(told.values(), key=lambda story: _order(story.message_id)), rest.unseen
 
 
-def _resting(data: DataDir, subject: Subject) -> list[Holding]:
-    with inspect(data.store, SystemClock()) as inspection:
-        return [with_reason(each, inspection) for each in holdings(inspection) if _may_hold(each, subject)]
+def _by_events(story: Story, unseen: Mapping[str, int], now: float) -> str:
+    """Where it must be, from its last event, since that follows the park and the claim."""
+    due = story.events[-1].due if story.events else 0.0
+    if due > now:
+        return f"parked until {clock_time(due, now)}, in a delayed entry of {UNITS}"
+    return _in_queues(unseen)
 
 
 def _may_hold(holding: Holding, subject: Subject) -> bool:

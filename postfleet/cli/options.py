@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from postfleet.backends.local import LocalBackends, open_local
+from postfleet.backends.opening import Stores, open_stores
 from postfleet.clock import SystemClock
 from postfleet.deployment import DataDir
 
@@ -39,10 +39,9 @@ def platform(path: Path) -> DataDir:
 
 
 @asynccontextmanager
-async def open_backends(data: DataDir) -> AsyncIterator[LocalBackends]:
-    clock = SystemClock()
-    async with await open_local(data.store, clock=clock, visibility=data.settings().visibility) as backends:
-        yield backends
+async def open_backends(data: DataDir) -> AsyncIterator[Stores]:
+    async with await open_stores(data, SystemClock()) as stores:
+        yield stores
 
 
 def print_json(value: object) -> None:

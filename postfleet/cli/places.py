@@ -12,7 +12,7 @@ from postfleet.audit import Pending
 from postfleet.backends.local_inspect import DELAYED, Inspection, QueueEntry
 from postfleet.cli.story import clock_time, duration, printable
 from postfleet.layout import chunks
-from postfleet.ports import BlobStore, NotFound
+from postfleet.ports import BlobStore, NotFound, Row, StateTable
 from postfleet.providers import LANES
 from postfleet.stages import (
     BlobRef,
@@ -60,7 +60,7 @@ def holdings(inspection: Inspection) -> list[Holding]:
     """
     entries = list(inspection.entries())
     found = [holding for entry in entries if entry.queue == UNITS for holding in _units(entry)]
-    found += [holding for row in inspection.rows("due") for holding in _parks(row.body, row.sort)]
+    found += [holding for row in inspection.rows("due") for holding in parked(row)]
     found += [holding for entry in entries if entry.queue in LANES for holding in _orders(entry, inspection)]
     return found
 
@@ -72,8 +72,9 @@ def _units(entry: QueueEntry) -> list[Holding]:
     return [_of_unit(unit, place, entry.until) for unit in units]
 
 
-def _parks(body: bytes, sort: str) -> list[Holding]:
-    return [_of_unit(unit, PARKED, due_of(sort)) for unit in decode_unit_entry(body).units]
+def parked(row: Row) -> list[Holding]:
+    """The units of a row in a due-time bucket."""
+    return [_of_unit(unit, PARKED, due_of(row.sort)) for unit in decode_unit_entry(row.body).units]
 
 
 def due_of(sort: str) -> float:
@@ -99,10 +100,10 @@ def _claim(inspection: Inspection, order: str) -> Claim | None:
     return None if row is None else decode_claim(row.body)
 
 
-def with_reason(holding: Holding, inspection: Inspection) -> Holding:
+async def with_reason(holding: Holding, state: StateTable) -> Holding:
     """Why the router parked it, from the plan of the unit that it was part of; unchanged where that is not known."""
     parent, _, j = holding.id.rpartition("~")
-    row = inspection.row(f"plan/{parent}") if holding.place == PARKED and parent else None
+    row = await state.get(f"plan/{parent}", "") if holding.place == PARKED and parent else None
     if row is None:
         return holding
     return replace(holding, reason=decode_plan(row.body).parks[int(j)].reason)

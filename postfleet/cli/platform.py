@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from postfleet.cli.supervisor import Service, StartFailed
-from postfleet.deployment import DataDir, Deployment, ProxySite, Secrets, split_address, write_private
+from postfleet.deployment import AwsPlaces, DataDir, Deployment, ProxySite, Secrets, split_address, write_private
 from postfleet.directory import (
     API_KEYS,
     BINDINGS,
@@ -45,6 +45,15 @@ class Credentials(Struct, frozen=True):
     """By pool."""
 
 
+class AwsChoices(Struct, frozen=True):
+    """Names that are empty are chosen."""
+
+    sandbox: bool = False
+    bucket: str = ""
+    table: str = ""
+    queue_prefix: str = ""
+
+
 class Choices(Struct, frozen=True):
     """The options of `up`."""
 
@@ -54,6 +63,8 @@ class Choices(Struct, frozen=True):
     route: str
     trust: tuple[str, ...]
     workers: int
+    aws: AwsChoices | None = None
+    """None keeps the stores in the data directory."""
 
 
 def lock(data: DataDir) -> IO[str]:
@@ -83,7 +94,7 @@ def free_address(option: str, address: str) -> str:
         return f"{host}:{probe.getsockname()[1]}"
 
 
-def decide(data: DataDir, choices: Choices) -> Deployment:
+def decide(data: DataDir, choices: Choices, aws: AwsPlaces | None = None) -> Deployment:
     """Addresses for everything; written to `run.json`."""
     sink = "" if choices.route else free_address("sink", choices.sink)
     deployment = Deployment(
@@ -100,6 +111,7 @@ def decide(data: DataDir, choices: Choices) -> Deployment:
         trust=choices.trust,
         ledger="" if choices.route else str(data.ledger.resolve()),
         sending_domain=SENDING_DOMAIN,
+        aws=aws,
     )
     write_private(data.path / "run.json", msgspec.json.format(msgspec.json.encode(deployment)))
     return deployment
@@ -117,7 +129,7 @@ async def furnish(data: DataDir, deployment: Deployment, backends: Backends) -> 
     """The rows that a new platform starts with, and the credentials file. Repeatable."""
     state = backends.state
     key = _known_key(data.credentials)
-    if not key:
+    if not key or await state.get(API_KEYS, key[:8]) is None:
         key, record = new_api_key(0, "up")
         await store(state, API_KEYS, record.prefix, record)
     await store(state, DOMAINS, SENDING_DOMAIN, SendingDomain(SENDING_DOMAIN, 0, True, f"bounces.{SENDING_DOMAIN}"))

@@ -13,19 +13,26 @@ import typer
 from msgspec import Struct
 
 from postfleet.accept import UNITS
+from postfleet.arrivals import DEAD, INBOX
+from postfleet.backends.local import LocalBackends
 from postfleet.backends.local_inspect import DELAYED, IN_FLIGHT, VISIBLE, inspect
 from postfleet.cli.options import DATA, DataOption, JsonOption, open_backends, platform, print_json, print_table
 from postfleet.cli.places import due_of
+from postfleet.cli.rest import parked_rows, read_stats
 from postfleet.cli.story import clock_time, printable
 from postfleet.clock import SystemClock
+from postfleet.deployment import DataDir
 from postfleet.directory import Binding, Directory, Suspension
 from postfleet.events import EVENTS
+from postfleet.ports import MAX_DELAY, Backends
 from postfleet.providers import LANES
 
+WITHIN_DELAY = "within 15 minutes"
+"""As long as entries of a queue can be delayed."""
 _STEPS = {
     0.0: "due now",
     60.0: "within a minute",
-    15 * 60.0: "within 15 minutes",
+    MAX_DELAY: WITHIN_DELAY,
     3600.0: "within an hour",
     6 * 3600.0: "within 6 hours",
     float("inf"): "later",
@@ -47,6 +54,8 @@ class Backlog(Struct, frozen=True):
     """Parked units by the time until they are due."""
     suspensions: list[Suspension]
     bindings: list[Binding]
+    note: str = ""
+    """What the stores do not tell."""
 
 
 def queue(as_json: JsonOption = False, data: DataOption = DATA) -> None:
@@ -59,20 +68,41 @@ def queue(as_json: JsonOption = False, data: DataOption = DATA) -> None:
 
 async def read_backlog(path: Path) -> Backlog:
     data = platform(path)
-    async with open_backends(data) as backends:
-        directory = Directory(backends.state)
+    async with open_backends(data) as stores:
+        directory = Directory(stores.state)
         await directory.refresh()
-    now = time.time()
+        now = time.time()
+        if isinstance(stores, LocalBackends):
+            queues, parks, note = *_look(data, now), ""
+        else:
+            queues, parks, note = await _ask(stores, now)
+    return Backlog(
+        queues=queues,
+        parks=parks,
+        suspensions=[each for each in directory.suspensions.values() if each.until > now],
+        bindings=sorted(directory.bindings.values(), key=lambda binding: binding.name),
+        note=note,
+    )
+
+
+def _look(data: DataDir, now: float) -> tuple[list[Depth], dict[str, int]]:
     with inspect(data.store, SystemClock()) as inspection:
         entries = [(entry.queue, entry.state, entry.until) for entry in inspection.entries()]
         due_times = [until for name, state, until in entries if (name, state) == (UNITS, DELAYED)]
         due_times += [due_of(row.sort) for row in inspection.rows("due")]
-    return Backlog(
-        queues=_depths(Counter((name, state) for name, state, _ in entries)),
-        parks=by_due_time(due_times, now),
-        suspensions=[each for each in directory.suspensions.values() if each.until > now],
-        bindings=sorted(directory.bindings.values(), key=lambda binding: binding.name),
-    )
+    return _depths(Counter((name, state) for name, state, _ in entries)), by_due_time(due_times, now)
+
+
+async def _ask(stores: Backends, now: float) -> tuple[list[Depth], dict[str, int], str]:
+    """What SQS and the due-time buckets say."""
+    stats = await read_stats(stores, (UNITS, *LANES, EVENTS, INBOX, DEAD))
+    queues = [Depth(name, each.visible, each.in_flight, each.delayed) for name, each in stats.items()]
+    parks = by_due_time([due_of(row.sort) for row in await parked_rows(stores)], now)
+    note = "SQS counts about, and does not show what is in its entries"
+    if delayed := stats[UNITS].delayed:
+        parks[WITHIN_DELAY] += delayed
+        note += f"; the {delayed} delayed ones in {UNITS} are parks due {WITHIN_DELAY} at the latest"
+    return queues, parks, note
 
 
 def _depths(counted: Mapping[tuple[str, str], int]) -> list[Depth]:
@@ -100,6 +130,8 @@ def _show(backlog: Backlog, now: float) -> None:
     print_table(("parked units", "count"), backlog.parks.items())
     typer.echo()
     print_table(("binding", "state", "reason"), map(_binding_row, backlog.bindings))
+    if backlog.note:
+        typer.echo(f"\n{backlog.note}")
     if backlog.suspensions:
         rows = ((each.binding, each.limit_key, clock_time(each.until, now), printable(each.reason))
                 for each in backlog.suspensions)  # fmt: skip

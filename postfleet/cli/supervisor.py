@@ -34,7 +34,9 @@ class Service(Struct, frozen=True):
     arguments: tuple[str, ...]
     rank: int
     grace: float = 15.0
-    """Seconds from SIGTERM to SIGKILL."""
+    """Seconds from SIGTERM to SIGKILL; 0 is SIGKILL at once."""
+    vital: bool = False
+    """What it held is gone when it ends, and the platform cannot go on."""
 
 
 class StartFailed(Exception):
@@ -54,8 +56,8 @@ def die_with_parent(how: signal.Signals) -> Callable[[], None]:
 
 
 class Supervisor:
-    def __init__(self, services: Sequence[Service], *, logs: Path, run: Path, say: Callable[[str], None]) -> None:
-        self._services = services
+    def __init__(self, *, logs: Path, run: Path, say: Callable[[str], None]) -> None:
+        self._services: list[Service] = []
         self._logs = logs
         self._run = run
         self._say = say
@@ -66,13 +68,15 @@ class Supervisor:
         self.broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Fails with `StartFailed` when a service cannot run."""
 
-    async def start(self) -> None:
+    async def start(self, services: Sequence[Service]) -> None:
+        """In their order, after those that run already."""
         for directory in (self._logs, self._run):
             directory.mkdir(parents=True, exist_ok=True)
-        for service in self._services:
+        for service in services:
+            self._services.append(service)
             await self._spawn(service)
             self._keepers[service.name] = asyncio.create_task(self._keep(service))
-        self._watch = asyncio.create_task(self._end_blockers())
+        self._watch = self._watch or asyncio.create_task(self._end_blockers())
 
     async def _spawn(self, service: Service) -> None:
         environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
@@ -101,8 +105,8 @@ class Supervisor:
             code = await self._processes[service.name].wait()
             if self._stopping:
                 return
-            if code == CONFIGURATION_ERROR:
-                self._break(service)
+            if code == CONFIGURATION_ERROR or service.vital:
+                self._break(service, code)
                 return
             if loop.time() - started > STEADY:
                 delay = RESTART_FIRST
@@ -123,10 +127,16 @@ class Supervisor:
                 os.kill(pid, signal.SIGKILL)
             seen = found
 
-    def _break(self, service: Service) -> None:
-        lines = (self._logs / f"{service.name}.log").read_text(errors="replace").splitlines()
+    def _break(self, service: Service, code: int) -> None:
+        log = self._logs / f"{service.name}.log"
+        lines = log.read_text(errors="replace").splitlines()
+        why = lines[-1] if lines and code == CONFIGURATION_ERROR else f"{service.name} {_how_it_ended(code)}; see {log}"
         if not self.broken.done():
-            self.broken.set_exception(StartFailed(lines[-1] if lines else f"{service.name} cannot start"))
+            self.broken.set_exception(StartFailed(why))
+
+    @property
+    def started(self) -> bool:
+        return bool(self._services)
 
     async def stop(self) -> None:
         """By rank: those that take mail in first, those that others need last."""
@@ -143,9 +153,9 @@ class Supervisor:
         if process is None or process.returncode is not None:
             return
         with contextlib.suppress(ProcessLookupError):
-            process.terminate()
+            process.terminate() if service.grace else process.kill()
         try:
-            await asyncio.wait_for(process.wait(), service.grace)
+            await asyncio.wait_for(process.wait(), service.grace or None)
         except TimeoutError:
             self._say(f"{service.name} did not stop within {service.grace:.0f} s; killed")
             with contextlib.suppress(ProcessLookupError):

@@ -6,19 +6,21 @@ import asyncio
 import ipaddress
 import signal
 import sys
-from collections.abc import Awaitable
-from typing import Annotated
+from collections.abc import Coroutine
+from typing import Annotated, Any
 
 import httpx
 import typer
 
-from postfleet.backends.local import LocalBackends, open_local
-from postfleet.cli.options import DATA, DataOption
-from postfleet.cli.platform import Choices, Credentials, decide, furnish, keep_secrets, lock, services
+from postfleet.backends.opening import open_stores
+from postfleet.cli.aws import check_same_stores, choose_places, inbox_lines, make_missing
+from postfleet.cli.options import DATA, DataOption, Failed
+from postfleet.cli.platform import AwsChoices, Choices, Credentials, decide, furnish, keep_secrets, lock, services
 from postfleet.cli.supervisor import StartFailed, Supervisor
 from postfleet.clock import SystemClock
 from postfleet.deployment import DataDir, Deployment, split_address
 from postfleet.directory import Directory
+from postfleet.ports import Backends
 
 READY_WITHIN = 60.0
 
@@ -33,9 +35,29 @@ def up(
     route: Annotated[str, typer.Option(help="Deliver everything to this HOST:PORT, without limits.")] = "",
     trust: Annotated[list[str] | None, typer.Option(help="Networks (CIDR) that submit without AUTH.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Number of delivery workers.")] = 2,
+    aws: Annotated[bool, typer.Option("--aws", help="Stores on AWS, as the SDK's environment says.")] = False,
+    aws_sandbox: Annotated[
+        bool, typer.Option("--aws-sandbox", help="Stores on moto and SeaweedFS, which are started on loopback.")
+    ] = False,
+    bucket: Annotated[
+        str, typer.Option(metavar="NAME", help="S3 bucket; default: postfleet-ACCOUNT-REGION.", show_default=False)
+    ] = "",
+    table: Annotated[
+        str, typer.Option(metavar="NAME", help="DynamoDB table; default: postfleet.", show_default=False)
+    ] = "",
+    queue_prefix: Annotated[
+        str,
+        typer.Option(metavar="TEXT", help="Of SQS queues; default: postfleet-.", show_default=False),
+    ] = "",
 ) -> None:
-    """Run the platform on this machine, against the sandbox's simulated internet unless --route is given."""
-    choices = Choices(http, smtp, sink, route, tuple(trust or ()), workers)
+    """Run the platform on this machine, against the sandbox's simulated internet unless --route is given.
+
+    On AWS, what is missing of bucket, table and queues is made.
+    """
+    if aws and aws_sandbox:
+        raise Failed("--aws or --aws-sandbox, not both")
+    stores = AwsChoices(aws_sandbox, bucket, table, queue_prefix)
+    choices = Choices(http, smtp, sink, route, tuple(trust or ()), workers, stores if aws or aws_sandbox else None)
     try:
         asyncio.run(run_platform(DataDir(data), choices))
     except (StartFailed, ValueError) as error:
@@ -46,27 +68,32 @@ def up(
 async def run_platform(data: DataDir, choices: Choices) -> None:
     told = _told_to_stop()
     with lock(data):
-        _check(choices)
-        settings = data.settings()
-        deployment = decide(data, choices)
-        keep_secrets(data)
-        if not deployment.route:
-            await _keep_sandbox_profiles(data)
-        backends = await open_local(data.store, clock=SystemClock(), visibility=settings.visibility)
-        async with backends:
-            credentials = await furnish(data, deployment, backends)
-            supervisor = Supervisor(
-                services(data, deployment, choices.workers), logs=data.logs, run=data.path / "run", say=typer.echo
-            )
-            await supervisor.start()
-            try:
-                await _first(_ready(deployment, backends), supervisor.broken, told)
-                if not told.done():
-                    typer.echo(banner(data, deployment, credentials))
-                    await _first(supervisor.broken, told)
-            finally:
+        _check(data, choices)
+        supervisor = Supervisor(logs=data.logs, run=data.path / "run", say=typer.echo)
+        try:
+            await _until_first(_run(data, choices, supervisor), supervisor.broken, told)
+        finally:
+            if supervisor.started:
                 typer.echo("stopping")
-                await supervisor.stop()
+            await supervisor.stop()
+
+
+async def _run(data: DataDir, choices: Choices, supervisor: Supervisor) -> None:
+    """Until it is cancelled."""
+    places = None if choices.aws is None else await choose_places(data, choices.aws, supervisor)
+    deployment = decide(data, choices, places)
+    data.settings()
+    keep_secrets(data)
+    if not deployment.route:
+        await _keep_sandbox_profiles(data)
+    if places is not None:
+        await make_missing(data, places)
+    async with await open_stores(data, SystemClock()) as stores:
+        credentials = await furnish(data, deployment, stores)
+        await supervisor.start(services(data, deployment, choices.workers))
+        await _ready(deployment, stores)
+    typer.echo(banner(data, deployment, credentials))
+    await asyncio.Event().wait()
 
 
 async def _keep_sandbox_profiles(data: DataDir) -> None:
@@ -78,7 +105,8 @@ async def _keep_sandbox_profiles(data: DataDir) -> None:
         raise StartFailed(f"the sandbox's profiles were not written: {said.decode(errors='replace').strip()}")
 
 
-def _check(choices: Choices) -> None:
+def _check(data: DataDir, choices: Choices) -> None:
+    check_same_stores(data, choices.aws)
     if choices.route:
         split_address(choices.route)
     for network in choices.trust:
@@ -108,17 +136,19 @@ def _told_to_stop() -> asyncio.Future[None]:
     return told
 
 
-async def _first(*awaitables: Awaitable[None]) -> None:
-    """Until one of them ends; raises what it raised."""
-    tasks = [asyncio.ensure_future(each) for each in awaitables]
-    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    for task in done:
-        task.result()
+async def _until_first(running: Coroutine[Any, Any, None], *ends: asyncio.Future[None]) -> None:
+    """Run until that, or one of `ends`, has ended; raises what it raised."""
+    task = asyncio.create_task(running)
+    done, _ = await asyncio.wait([task, *ends], return_when=asyncio.FIRST_COMPLETED)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    for each in done:
+        each.result()
 
 
-async def _ready(deployment: Deployment, backends: LocalBackends) -> None:
+async def _ready(deployment: Deployment, stores: Backends) -> None:
     """HTTP answers, SMTP greets, and a binding can send."""
-    directory = Directory(backends.state)
+    directory = Directory(stores.state)
     try:
         async with asyncio.timeout(READY_WITHIN), httpx.AsyncClient(trust_env=False) as client:
             while not await _is_ready(client, deployment, directory):  # noqa: ASYNC110 - it happens in other processes
@@ -160,5 +190,6 @@ def banner(data: DataDir, deployment: Deployment, credentials: Credentials) -> s
             "",
             f"  {curl}",
             "",
+            *inbox_lines(data, deployment),
         )
     )

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 from collections.abc import Callable
 
 import pytest
@@ -9,7 +10,7 @@ from support.aws_places import PLACES
 from support.fault_proxy import FaultProxy, Request, json_error, reply
 
 from postfleet.backends.aws_clients import AwsClients
-from postfleet.backends.aws_state import AwsStateTable
+from postfleet.backends.aws_state import AwsStateTable, stored
 from postfleet.ports import Row, TooLarge, Unavailable, Written
 
 SDK_ATTEMPTS = 3
@@ -51,6 +52,21 @@ async def test_a_lost_reply_does_not_win_a_lost_race(state: AwsStateTable, proxy
     theirs = await written(state, unique, b"theirs")
     proxy.lose_reply(calls("PutItem"))
     assert await state.put_if_absent(unique, "a", b"mine") == Written(False, theirs)
+
+
+async def test_a_large_body_is_stored_compressed(state: AwsStateTable, proxy: FaultProxy, unique: str) -> None:
+    """Each KB begun of a write costs; what is read is what was written."""
+    body = b'["delivered","250 2.0.0 taken"],' * 1000
+    row = await written(state, unique, body)
+    assert await state.get(unique, "a") == row == Row(unique, "a", 1, body)
+    assert len(stored(body)[1]) < len(body) / 50
+
+
+def test_a_body_that_does_not_shrink_is_stored_as_it_is() -> None:
+    """As is one that fits the least that is billed."""
+    noise = random.Random(1).randbytes(2000)
+    assert stored(noise) == ("b", noise)
+    assert stored(b"a" * 1023) == ("b", b"a" * 1023)
 
 
 async def test_a_deletion_whose_reply_was_lost_is_true(state: AwsStateTable, proxy: FaultProxy, unique: str) -> None:

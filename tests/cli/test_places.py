@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import random
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
@@ -11,8 +12,9 @@ from postfleet.backends.local import LocalBackends, open_local
 from postfleet.backends.local_inspect import inspect
 from postfleet.cli.places import Holding, holdings, pending, whereabouts, with_page, with_reason
 from postfleet.clock import SystemClock
-from postfleet.park import Park, send_parks
+from postfleet.park import Park, Parks
 from postfleet.ports import Outgoing
+from postfleet.settings import Settings
 from postfleet.stages import (
     BlobRef,
     Claim,
@@ -45,7 +47,7 @@ async def backends(tmp_path: Path) -> AsyncIterator[LocalBackends]:
 
 def look(path: Path) -> list[Holding]:
     with inspect(path, SystemClock()) as inspection:
-        return [with_reason(holding, inspection) for holding in holdings(inspection)]
+        return holdings(inspection)
 
 
 def places(found: Sequence[Holding]) -> list[str]:
@@ -73,8 +75,10 @@ async def test_a_park_is_found_wherever_it_lies(backends: LocalBackends, tmp_pat
     plan = Plan(NOW, parks=(PlannedPark(NOW, "another", ()), PlannedPark(NOW, "no live binding", (0,))))
     await backends.state.put_if_absent("plan/p77", "", encode(plan))
     park = Park(clock.now() + after, Unit(park_id("p77", 1), 0, (GROUP,), fresh=False))
-    await send_parks([park], units=backends.queue(UNITS), state=backends.state, now=clock.now())
-    (found,) = look(tmp_path)
+    await Parks(
+        units=backends.queue(UNITS), state=backends.state, clock=clock, settings=Settings(), rng=random.Random(1)
+    ).write([park])
+    (found,) = [await with_reason(holding, backends.state) for holding in look(tmp_path)]
     assert (found.place, found.reason) == ("park", "no live binding")
     assert park.due - 1 <= found.until <= park.due + 60
 

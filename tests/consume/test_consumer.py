@@ -7,7 +7,7 @@ from pathlib import Path
 from postfleet.backends.local import LocalBackends, open_local
 from postfleet.clock import SystemClock
 from postfleet.consume import Consumer
-from postfleet.ports import Outgoing
+from postfleet.ports import Outgoing, Received
 
 
 def consumer_of(backends: LocalBackends, handle: Callable[[bytes], Awaitable[float | None]]) -> Consumer[bytes]:
@@ -15,6 +15,88 @@ def consumer_of(backends: LocalBackends, handle: Callable[[bytes], Awaitable[flo
         return [body]
 
     return Consumer(backends.queue("q"), decode, handle, room=lambda: 10, extend_every=5.0, linger=0.0)
+
+
+class Receipts:
+    """A queue that hands out what it is given, then nothing, and notes limits and acks."""
+
+    def __init__(self, *replies: int) -> None:
+        self._replies = list(replies)
+        self._handed_out = 0
+        self.limits: list[int] = []
+        self.acks: list[int] = []
+        self.all_acked = asyncio.Event()
+
+    async def receive(self, limit: int, wait: float) -> list[Received]:
+        self.limits.append(limit)
+        if not self._replies:
+            await asyncio.get_running_loop().create_future()
+        handles = range(self._handed_out, self._handed_out + self._replies.pop(0))
+        self._handed_out = handles.stop
+        return [Received(b"", f"{handle}", 1) for handle in handles]
+
+    async def ack(self, handles: Sequence[str]) -> None:
+        self.acks.append(len(handles))
+        if sum(self.acks) == self._handed_out and not self._replies:
+            self.all_acked.set()
+
+
+async def consumed(queue: Receipts, room: Callable[[Consumer[bytes]], int], **options: float) -> None:
+    """Until all is acked."""
+
+    async def done(thing: bytes) -> None:
+        return None
+
+    consumer = Consumer[bytes](
+        queue,  # type: ignore[arg-type]
+        lambda body: [body],
+        done,
+        room=lambda: room(consumer),
+        extend_every=60.0,
+        **options,  # type: ignore[arg-type]
+    )
+    running = asyncio.create_task(consumer.run())
+    await asyncio.wait_for(queue.all_acked.wait(), 5.0)
+    consumer.stop()
+    await running
+
+
+async def test_a_full_receive_is_followed_at_once() -> None:
+    """Lingering is for what came in part: where more waits, it is taken."""
+    await consumed(Receipts(10, 10, 3), lambda consumer: 100, linger=60.0)
+
+
+async def test_acks_share_a_request_under_load() -> None:
+    """Those of what is done at about the same time."""
+    queue = Receipts(10, 5)
+    await consumed(queue, lambda consumer: 100, linger=0.0, ack_window=0.01)
+    assert len(queue.acks) <= 4
+    assert sum(queue.acks) == 15
+
+
+async def test_the_load_is_what_is_in_hand() -> None:
+    """Things count by their weight, as long as they are handled."""
+    loads: list[int] = []
+    begun = asyncio.Event()
+
+    async def handle(thing: bytes) -> None:
+        loads.append(consumer.load)
+        begun.set()
+
+    consumer = Consumer[bytes](
+        Receipts(1),  # type: ignore[arg-type]
+        lambda body: [b"one", b"three"],
+        handle,
+        room=lambda: 1,
+        extend_every=60.0,
+        linger=0.0,
+        weigh=len,
+    )
+    running = asyncio.create_task(consumer.run())
+    await asyncio.wait_for(begun.wait(), 5.0)
+    consumer.stop()
+    await running
+    assert (loads, consumer.load) == ([8, 8], 0)
 
 
 async def test_stopping_does_not_wait_for_mail(tmp_path: Path) -> None:

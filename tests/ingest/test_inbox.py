@@ -325,6 +325,18 @@ async def test_storage_trouble(post: Post, monkeypatch: pytest.MonkeyPatch, trou
     assert await post.dead() == [] and await post.told() == []
 
 
+async def test_an_error_of_ours(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What nobody foresaw is no fault of the entry: it comes back."""
+
+    def fail(sender_id: str, known: object) -> None:
+        raise RuntimeError("a mistake")
+
+    monkeypatch.setattr(inbox_module, "BRAKE", 0.0)
+    monkeypatch.setattr(inbox_module, "producer_of", fail)
+    assert await post.consumer().take(Arrival("m1", SENDER, 1_800_000_000.0, 1, entry())) == comes_back(1)
+    assert await post.dead() == []
+
+
 async def test_a_dead_letter_that_cannot_be_written(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
     """The entry stays, and the event of its next try is the same one."""
     monkeypatch.setattr(inbox_module, "BRAKE", 0.0)

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import asyncio
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.mail import NOW, unit
 from support.memory_backends import MemoryBackends
 
-from postfleet.park import Park, due_minute, merge, send_parks, sweep
-from postfleet.ports import MAX_DELAY, Row
-from postfleet.stages import UnitEntry, decode_unit_entry, encode
+from postfleet.park import ROW_BYTES, Park, Parks, due_minute, merge, sweep
+from postfleet.ports import MAX_DELAY
+from postfleet.settings import Settings
+from postfleet.stages import Unit, UnitEntry, decode_unit_entry, encode
 
 
 class Clock:
@@ -37,9 +41,22 @@ async def units_received(backends: MemoryBackends) -> list[str]:
     return [found.id for entry in entries for found in decode_unit_entry(entry.body).units]
 
 
+def parks_of(backends: MemoryBackends, clock: Clock, window: float = 0.0) -> Parks:
+    return Parks(
+        units=backends.queue("units"),
+        state=backends.state,
+        clock=clock,
+        settings=Settings(park_window=window),
+        rng=random.Random(1),
+    )
+
+
+def due_in(seconds: float, *identities: str) -> list[Park]:
+    return [Park(NOW + seconds, unit("a@x.test", identity=identity)) for identity in identities]
+
+
 async def park(backends: MemoryBackends, clock: Clock, seconds: float, *identities: str) -> None:
-    parks = [Park(clock.now() + seconds, unit("a@x.test", identity=identity)) for identity in identities]
-    await send_parks(parks, units=backends.queue("units"), state=backends.state, now=clock.now())
+    await parks_of(backends, clock).write(due_in(clock.time + seconds, *identities))
 
 
 async def test_a_short_wait_is_a_delayed_entry(backends: MemoryBackends, clock: Clock) -> None:
@@ -71,14 +88,37 @@ async def test_a_late_row_is_found_whatever_its_bucket(backends: MemoryBackends,
     assert await units_received(backends) == ["late"]
 
 
+async def test_parks_of_one_bucket_share_a_row(backends: MemoryBackends, clock: Clock) -> None:
+    """Whoever parks them within the window."""
+    parks = parks_of(backends, clock, window=0.01)
+    await asyncio.gather(*(parks.write(due_in(MAX_DELAY + 60, f"u{n}")) for n in range(5)))
+    assert len(backends.state.rows) == 1
+
+
+async def test_a_repeated_park_is_a_row_of_its_own(backends: MemoryBackends, clock: Clock) -> None:
+    """A repeat overwrites nobody's park; the copies of a unit share its plan."""
+    parks = parks_of(backends, clock)
+    for _ in range(2):
+        await parks.write(due_in(MAX_DELAY + 60, "u1"))
+    clock.time = MAX_DELAY + 121
+    await sweep(units=backends.queue("units"), state=backends.state, now=clock.now())
+    assert await units_received(backends) == ["u1", "u1"]
+
+
+async def test_rows_stay_small(backends: MemoryBackends, clock: Clock) -> None:
+    """Parks beyond a row's size go into another."""
+    addresses = [f"{'a' * 200}{n}@x.test" for n in range(400)]
+    large = [Park(NOW + MAX_DELAY + 60, unit(*addresses, identity=f"u{n}")) for n in range(4)]
+    await parks_of(backends, clock).write(large)
+    rows = backends.state.rows.values()
+    assert len(rows) == 4
+    assert all(len(row.body) < ROW_BYTES for row in rows)
+
+
 def test_a_merged_entry_has_one_tenant() -> None:
-    """The sweep merges rows of one tenant and keeps tenants apart."""
-    rows = []
-    for n, tenant in enumerate((1, 2, 1)):
-        parked = unit("a@x.test", identity=f"u{n}")
-        body = encode(UnitEntry(units=(type(parked)(parked.id, tenant, parked.groups),)))
-        rows.append(Row("due/0", str(n), 1, body))
-    assert {entry.group: len(decode_unit_entry(entry.body).units) for entry in merge(rows)} == {"1": 2, "2": 1}
+    """The sweep merges parks of one tenant and keeps tenants apart."""
+    units = [Unit(f"u{n}", tenant, unit("a@x.test").groups) for n, tenant in enumerate((1, 2, 1))]
+    assert {entry.group: len(decode_unit_entry(entry.body).units) for entry in merge(units)} == {"1": 2, "2": 1}
 
 
 @given(st.floats(1e9, 4e9))

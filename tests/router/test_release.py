@@ -6,6 +6,7 @@ from postfleet.stages import (
     BOUNCED,
     Group,
     Message,
+    Order,
     Plan,
     PlannedEnd,
     PlannedOrder,
@@ -13,7 +14,7 @@ from postfleet.stages import (
     Unit,
     decode_order_entry,
 )
-from router.release import ENTRY_BYTES, entries_of, events_of, orders_of, parks_of
+from router.release import ENTRY_BYTES, by_lane, entries_of, events_of, orders_of, parks_of
 
 PLAN = Plan(
     NOW,
@@ -59,7 +60,7 @@ def test_parks_are_named_by_the_unit() -> None:
 def test_small_orders_of_a_lane_share_an_entry() -> None:
     """A lane's queue gets one entry for several small Orders."""
     many = Plan(NOW, orders=tuple(PlannedOrder("default", "b1", "tail-0", (n,)) for n in range(5)))
-    (entry,) = entries_of(orders_of(UNIT, many))["tail-0"]
+    (entry,) = entries_of(orders_of(UNIT, many))
     assert [order.id for order in decode_order_entry(entry.body).orders] == [f"u/{n}" for n in range(5)]
     assert entry.group == "0"
 
@@ -68,9 +69,28 @@ def test_entries_stay_small() -> None:
     """Large Orders get entries of their own."""
     large = Unit("u", 0, (Group(transmission(), tuple(Message(n, "a@x.test", "n" * 40_000) for n in range(3))),))
     plan = Plan(NOW, orders=tuple(PlannedOrder("default", "b1", "tail-0", (n,)) for n in range(3)))
-    entries = entries_of(orders_of(large, plan))["tail-0"]
+    entries = entries_of(orders_of(large, plan))
     assert len(entries) == 3
     assert all(len(entry.body) < ENTRY_BYTES for entry in entries)
+
+
+def test_orders_of_several_units_share_an_entry_by_tenant() -> None:
+    """Whichever units they are of; another tenant's go apart, since an entry is of one group."""
+    orders = [Order(f"u{n}/0", n % 2, "default", "b1", "tail-0", UNIT.groups) for n in range(4)]
+    shared = {entry.group: decode_order_entry(entry.body).orders for entry in entries_of(orders)}
+    assert {tenant: [order.id for order in found] for tenant, found in shared.items()} == {
+        "0": ["u0/0", "u2/0"],
+        "1": ["u1/0", "u3/0"],
+    }
+
+
+def test_each_lane_gets_its_own() -> None:
+    """Orders by lane, in the order of the plan."""
+    orders = [Order(f"u/{n}", 0, "default", "b1", lane, ()) for n, lane in enumerate(("gmail", "yahoo", "gmail"))]
+    assert {lane: [order.id for order in found] for lane, found in by_lane(orders).items()} == {
+        "gmail": ["u/0", "u/2"],
+        "yahoo": ["u/1"],
+    }
 
 
 def test_a_fresh_unit_reports_injections_and_ends() -> None:

@@ -18,7 +18,7 @@ from postfleet.accept import Acceptor, IdempotencyRow
 from postfleet.claim import Claimed, Claims, Finished, Held, merged
 from postfleet.journal import RETRY, Journal, JournalRow, read_journal
 from postfleet.lease import LEASES, LeaseKeeper
-from postfleet.park import SHARDS, merge
+from postfleet.park import SHARDS, merge, parked
 from postfleet.ports import StateTable, StorageError, WorkQueue
 from postfleet.stages import REBIND, Order, Outcome, Plan, Submission, Unit, decode_claim, encode
 from router.plan import Snapshot, domain_of, flatten, plan_unit
@@ -53,7 +53,7 @@ async def _sweep_deletes_first(*, units: WorkQueue, state: StateTable, now: floa
         for row in rows:
             await state.delete_if(row)
         if rows:
-            await units.send(merge(rows))
+            await units.send(merge(parked(rows)))
     return 0
 
 

@@ -59,6 +59,8 @@ class SimMx:
         """Addresses of proxies and MX hosts that refuse connections."""
         self.patience = float("inf")
         """Seconds after which a silent connection is closed with 421."""
+        self.thanks: Callable[[], str] = lambda: "250 taken"
+        """Replies to a message that was taken."""
         self._connections = 0
 
     def next_connection(self) -> int:
@@ -195,7 +197,7 @@ class Responder:
         if self._mx.taken[recipient] <= behaviour.cut:
             self._connection.cut()
         else:
-            self._answer_dot("250 taken", behaviour.slow)
+            self._answer_dot(self._mx.thanks(), behaviour.slow)
 
     def _take(self, data: bytes) -> None:
         connection, recipient = self._connection, self._recipient

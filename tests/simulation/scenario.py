@@ -25,9 +25,23 @@ LOAD = 40.0
 DOMAINS = ("a.test", "b.test", "c.test")
 ROUTERS = ("router-1", "router-2")
 WORKERS = ("worker-1", "worker-2", "worker-3")
+WINDOWS = {
+    "snapshot_whole": 3,
+    "send_window": 0.05,
+    "ack_window": 0.5,
+    "park_window": 0.5,
+    "journal_window_busy": 0.1,
+    "events_window_busy": 1.0,
+}
+"""Writes are gathered as on AWS."""
 MOMENTS = (before, landed, replied)
 CRITICAL = {
-    "ingest": [("blobs.append", "mail/"), ("queue.send", "units"), ("state.put_if", "key/"), ("blobs.put_if_absent", "")],
+    "ingest": [
+        ("blobs.append", "mail/"),
+        ("queue.send", "units"),
+        ("state.put_if", "key/"),
+        ("blobs.put_if_absent", ""),
+    ],
     "reporting": [("blobs.put", "events/log/"), ("blobs.delete", "events/"), ("queue.ack", "events")],
     "router": [
         ("state.put_if_absent", "plan/"),
@@ -80,7 +94,8 @@ class _Life:
     def __init__(self, world: World) -> None:
         self._world = world
         self._rng = world.rng
-        settings = replace(SETTINGS, message_lifetime=self._rng.choice([90.0, 600.0, 86400.0, 86400.0]))
+        lifetime = self._rng.choice([90.0, 600.0, 86400.0, 86400.0])
+        settings = replace(SETTINGS, message_lifetime=lifetime, **self._rng.choice([{}, WINDOWS]))
         self._platform = Platform(world, settings=settings)
         self._platform.mx.patience = self._rng.choice([2.0, float("inf")])
         self._client = Client(self._platform)

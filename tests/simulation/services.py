@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
@@ -25,11 +25,13 @@ from postfleet.claim import Claims
 from postfleet.content import return_path
 from postfleet.directory import BINDINGS, POOLS, SUSPENSIONS, Binding, Directory, Pool, Suspension, store
 from postfleet.dns.answers import NoDomain, TempFail
-from postfleet.dns.site_resolver import NoAddress, Target
+from postfleet.dns.site_resolver import NoAddress, Sites, Target
 from postfleet.dns.sites import Site, SiteAnswer
 from postfleet.events import EVENTS, EventWriter
 from postfleet.journal import Journal
 from postfleet.lease import LeaseKeeper
+from postfleet.park import Parks
+from postfleet.ports import Backends
 from postfleet.settings import Settings
 from reporting.service import Reporting
 
@@ -115,7 +117,16 @@ class Platform:
         """The latest incarnation of each."""
         self.last_end = 0.0
         """When a process ended last."""
+        self.lanes: Sequence[str] = LANES
         self._kept: set[str] = set()
+
+    # ------------------------------------------------------------ what the processes are given
+
+    def backends(self, process: SimProcess) -> Backends:
+        return SimBackends(process, self.stores)
+
+    def sites(self, process: SimProcess) -> Sites:
+        return SimSites(process, self.connections)
 
     # ------------------------------------------------------------ directory
 
@@ -178,7 +189,7 @@ class Platform:
     # ------------------------------------------------------------ wiring
 
     async def _ingest(self, process: SimProcess) -> None:
-        backends = SimBackends(process, self.stores)
+        backends = self.backends(process)
         self.acceptors[process.name] = Acceptor(
             blobs=backends.blobs,
             units=backends.queue("units"),
@@ -190,21 +201,22 @@ class Platform:
         await asyncio.Event().wait()
 
     async def _router(self, process: SimProcess) -> None:
-        backends = SimBackends(process, self.stores)
+        backends = self.backends(process)
         service = router.service.Router(
             backends,
-            directory=Directory(backends.state),
-            sites=SimSites(process, self.connections),
+            directory=Directory(backends.state, whole_every=self.settings.snapshot_whole),
+            sites=self.sites(process),
             events=self._events(process, backends),
+            parks=self._parks(process, backends),
             clock=process.clock,
             settings=self.settings,
         )
         await service.run()
 
     async def _worker(self, process: SimProcess) -> None:
-        backends = SimBackends(process, self.stores)
+        backends = self.backends(process)
         state, clock, settings = backends.state, process.clock, self.settings
-        directory = Directory(state)
+        directory = Directory(state, whole_every=self.settings.snapshot_whole)
 
         def fenced(reason: str) -> None:
             process.exit(RuntimeError(reason))
@@ -213,13 +225,12 @@ class Platform:
         journal = Journal(state, process.id, clock=clock, settings=settings, on_fenced=fenced)
         postman = Postman(
             directory=directory,
-            sites=SimSites(process, self.connections),
+            sites=self.sites(process),
             network=SimNetwork(process, self.mx),  # type: ignore[arg-type]
             state=state,
             leases=leases,
             clock=clock,
             settings=settings,
-            rng=process.rng,
             proxy_key=KEY,
             return_path_key=KEY,
         )
@@ -228,6 +239,7 @@ class Platform:
             claims=Claims(state, leases, journal, clock=clock, settings=settings, rng=process.rng),
             journal=journal,
             events=self._events(process, backends),
+            parks=self._parks(process, backends),
             contents=Contents(backends.blobs),
             delivery=postman,
             clock=clock,
@@ -235,7 +247,7 @@ class Platform:
         )
         worker = self.workers[process.name] = mta_worker.service.Worker(
             backends,
-            lanes=LANES,
+            lanes=self.lanes,
             runner=runner,
             postman=postman,
             leases=leases,
@@ -245,10 +257,19 @@ class Platform:
         await worker.run()
 
     async def _reporting(self, process: SimProcess) -> None:
-        backends = SimBackends(process, self.stores)
+        backends = self.backends(process)
         await Reporting(backends, clock=process.clock, settings=self.settings).run()
 
-    def _events(self, process: SimProcess, backends: SimBackends) -> EventWriter:
+    def _parks(self, process: SimProcess, backends: Backends) -> Parks:
+        return Parks(
+            units=backends.queue("units"),
+            state=backends.state,
+            clock=process.clock,
+            settings=self.settings,
+            rng=process.rng,
+        )
+
+    def _events(self, process: SimProcess, backends: Backends) -> EventWriter:
         return EventWriter(
             blobs=backends.blobs,
             announcements=backends.queue(EVENTS),

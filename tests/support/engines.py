@@ -1,13 +1,12 @@
 """Stand-ins for AWS: each is a process on a free loopback port that ends with its context, or with this process.
 
-`moto_server` is of the ordinary tests. The others are of `make test-engines`; `make engines` installs them.
+`moto_server` and `seaweedfs` are the sandbox's. The others are of `make test-engines`; `make engines` installs them.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ import httpx
 from support.eventually import wait_for
 
 from postfleet.cli.supervisor import die_with_parent
+from sandbox.seaweedfs import free_ports
 
 ROOT = Path(__file__).parents[2]
 INSTALLED = ROOT / ".engines"
@@ -45,38 +45,25 @@ def aws_environment(endpoint: str) -> dict[str, str]:
 
 
 @contextmanager
-def moto_server() -> Iterator[str]:
+def moto_server(directory: Path) -> Iterator[str]:
     """All services, in memory. Its SQS slows down with depth: keep to some hundred entries."""
-    command = [sys.executable, "-P", str(Path(__file__).with_name("moto_process.py"))]
-    with _running(command, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        url = process.stdout.readline().decode().strip()
-        assert url, f"moto did not start: run {' '.join(command)}"
+    (port,) = free_ports(1)
+    command = [sys.executable, "-P", "-m", "sandbox.moto_server", "--listen", f"127.0.0.1:{port}"]
+    log = directory / "moto.log"
+    with _running(command, log, variables={"PYTHONPATH": str(ROOT)}) as process:
+        url = f"http://127.0.0.1:{port}"
+        _wait_until_up(process, url, log)
         yield url
 
 
 @contextmanager
 def seaweedfs(directory: Path) -> Iterator[str]:
     """S3 on files."""
-    weed = _installed("bin/weed")
-    identity = (
-        '{"identities": [{"name": "test", "credentials": [{"accessKey": "test", "secretKey": "test"}],'
-        ' "actions": ["Admin", "Read", "Write", "List", "Tagging"]}]}'
-    )
-    (directory / "s3.json").write_text(identity)
-    ports = iter(free_ports(8))
-    options = [
-        f"-{part}={next(ports)}"
-        for kind in ("s3", "master", "volume", "filer")
-        for part in (f"{kind}.port", f"{kind}.port.grpc")
-    ]
-    url = f"http://127.0.0.1:{options[0].rpartition('=')[2]}"
-    command = [
-        *(weed, "server", f"-dir={directory}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-volume.max=20"),
-        *("-s3", f"-s3.config={directory / 's3.json'}", "-master.volumeSizeLimitMB=64", "-master.telemetry=false"),
-        *("-s3.port.iceberg=0", "-s3.port.lance=0", *options),
-    ]
-    with _running(command, directory / "weed.log", cwd=directory) as process:
+    (port,) = free_ports(1)
+    where = ["--directory", str(directory / "weed"), "--listen", f"127.0.0.1:{port}"]
+    command = [sys.executable, "-P", "-m", "sandbox.seaweedfs", *where]
+    with _running(command, directory / "weed.log", variables={"PYTHONPATH": str(ROOT)}) as process:
+        url = f"http://127.0.0.1:{port}"
         _wait_until_up(process, url, directory / "weed.log")
         yield url
 
@@ -108,15 +95,6 @@ def ministack(directory: Path) -> Iterator[str]:
         yield url
 
 
-def free_ports(count: int) -> list[int]:
-    """Loopback ports that nothing listens on, all different."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [listener.getsockname()[1] for listener in sockets]
-    for listener in sockets:
-        listener.close()
-    return ports
-
-
 def _installed(name: str) -> str:
     program = INSTALLED / name
     if not program.exists():
@@ -127,19 +105,18 @@ def _installed(name: str) -> str:
 @contextmanager
 def _running(
     command: Sequence[str],
-    log: Path | None = None,
+    log: Path,
     *,
-    stdout: int | None = None,
     cwd: Path | None = None,
     variables: Mapping[str, str] | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    with open(log or os.devnull, "wb") as output:
+    with open(log, "wb") as output:
         process = subprocess.Popen(
             command,
             cwd=cwd,
             env={**os.environ, **(variables or {})},
-            stdin=subprocess.PIPE,
-            stdout=stdout or output,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
             stderr=output,
             start_new_session=True,
             preexec_fn=die_with_parent(signal.SIGKILL),
@@ -155,9 +132,6 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    for pipe in (process.stdin, process.stdout):
-        if pipe is not None:
-            pipe.close()
 
 
 def _wait_until_up(process: subprocess.Popen[bytes], url: str, log: Path) -> None:

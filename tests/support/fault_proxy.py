@@ -64,6 +64,7 @@ class FaultProxy:
     upstream: str
     url: str = ""
     seen: list[Request] = field(default_factory=list)
+    serving: set[asyncio.Task[None]] = field(default_factory=set)
     _faults: list[tuple[Matches, Answer | None]] = field(default_factory=list)
 
     def lose_reply(self, matches: Matches) -> None:
@@ -78,7 +79,12 @@ class FaultProxy:
         """How many such requests came."""
         return sum(map(matches, self.seen))
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._serve(reader, writer))
+        self.serving.add(task)
+        task.add_done_callback(self.serving.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One request a connection."""
         try:
             writer.write(await self._reply(await _read(reader, writer)))
@@ -105,9 +111,10 @@ class FaultProxy:
         first, *headers = request.head.split(b"\r\n")
         asked = [line for line in headers if not line.lower().startswith(b"expect:")]
         writer.write(b"\r\n".join([first, b"Connection: close", *asked]) + request.body)
-        answered = await reader.read(-1)
-        writer.close()
-        return answered
+        try:
+            return await reader.read(-1)
+        finally:
+            writer.close()
 
 
 async def _read(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Request:
@@ -120,10 +127,13 @@ async def _read(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> R
 @asynccontextmanager
 async def fault_proxy(upstream: str) -> AsyncIterator[FaultProxy]:
     proxy = FaultProxy(upstream)
-    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0, limit=2**20)
+    server = await asyncio.start_server(proxy.accept, "127.0.0.1", 0, limit=2**20)
     host, port = server.sockets[0].getsockname()
     proxy.url = f"http://{host}:{port}"
     try:
         yield proxy
     finally:
         server.close()
+        for task in proxy.serving:
+            task.cancel()
+        await asyncio.gather(*proxy.serving, return_exceptions=True)
