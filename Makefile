@@ -33,7 +33,7 @@ up: $(INSTALLED_HERE)
 	@./bin/postfleet up $(STORES)
 
 test: $(INSTALLED_DEV)
-	$(PY) -m pytest -q -n 2 -m "not foreign and not engines"
+	$(PY) -m pytest -q -n 2 --dist loadgroup -m "not foreign and not engines"
 
 test-foreign: $(INSTALLED_DEV)
 	$(PY) -m pytest -q -m foreign
