@@ -1,6 +1,6 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := demo
-.PHONY: demo up test test-foreign test-engines engines check torture kill bench-smoke bench lock
+.PHONY: demo up test test-foreign test-engines engines check torture kill bench-smoke bench bench-cost lock
 
 PY := .venv/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check install -qq --require-hashes --only-binary :all:
@@ -64,6 +64,10 @@ bench-smoke: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(PY) bench/smoke.py --messages 20000 --rounds 5
+
+bench-cost: $(INSTALLED_DEV)
+	$(PY) bench/cost.py --mix campaign --rate 1000
+	$(PY) bench/cost.py --mix transactional --rate 1000
 
 # Needs uv on the PATH. All locks hold for every supported Python.
 COMPILE := UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile --quiet --universal --generate-hashes \
