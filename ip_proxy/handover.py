@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -74,6 +74,16 @@ _decode_said: msgspec.json.Decoder[Enter | Leave] = msgspec.json.Decoder(Enter |
 _decode_opened = msgspec.json.Decoder(Opened).decode
 
 
+@contextlib.contextmanager
+def _reachable(path: Path) -> Iterator[str]:
+    """A name for it that is short enough: the address of a Unix socket has at most 107 bytes."""
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)
+
+
 def _send(writer: asyncio.StreamWriter, message: Struct) -> None:
     if not writer.is_closing():
         writer.write(msgspec.json.encode(message) + b"\n")
@@ -107,7 +117,8 @@ def _call(path: Path) -> tuple[socket.socket, tuple[socket.socket, ...]] | None:
     connection = socket.socket(socket.AF_UNIX)
     connection.settimeout(PATIENCE)
     try:
-        connection.connect(str(path))
+        with _reachable(path) as short:
+            connection.connect(short)
         _, descriptors, _, _ = socket.recv_fds(connection, 1, MOST_SOCKETS)
     except OSError as error:
         connection.close()
@@ -226,7 +237,8 @@ class Handover:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         new = self._path.with_name(f"{self._path.name}.{os.getpid()}")
         new.unlink(missing_ok=True)
-        sock.bind(str(new))
+        with _reachable(new) as short:
+            sock.bind(short)
         new.chmod(0o600)
         sock.listen()
         new.rename(self._path)
