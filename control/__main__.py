@@ -11,11 +11,14 @@ from functools import partial
 
 import structlog
 
-from control.fleet import FleetController
+from control.fleet import FleetController, refuse_none
+from control.identity import Identities
 from control.probe import probe
 from postfleet.backends.local_retention import MailRetention
 from postfleet.backends.opening import open_stores
 from postfleet.clock import SystemClock
+from postfleet.dns.query import Nameservers
+from postfleet.dns.resolver import Resolver
 from postfleet.process import data_dir_argument, on_terminate, run_service
 
 log = structlog.get_logger()
@@ -43,7 +46,9 @@ async def main() -> int:
     data, clock, stop = data_dir_argument("control"), SystemClock(), asyncio.Event()
     deployment = data.deployment()
     async with await open_stores(data, clock) as backends:
-        fleet = FleetController(backends.state, deployment.proxies, partial(probe, timeout=PROBE_TIMEOUT), clock)
+        refuse = Identities(Resolver(Nameservers.of_system(), clock)).objection if deployment.live else refuse_none
+        ask = partial(probe, timeout=PROBE_TIMEOUT)
+        fleet = FleetController(backends.state, deployment.proxies, ask, clock, refuse)
         on_terminate(stop.set)
         log.info("control_started", proxies=len(deployment.proxies))
         async with asyncio.TaskGroup() as tasks:

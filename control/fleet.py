@@ -18,16 +18,32 @@ log = structlog.get_logger()
 
 Probe = Callable[[str], Awaitable[Report | str]]
 """Asks the proxy whose health address is given."""
+Refuse = Callable[[Binding], Awaitable[str]]
+"""Why a binding may not send; empty when it may."""
+
+
+async def refuse_none(_binding: Binding) -> str:
+    return ""
 
 
 class FleetController:
     """Binding rows are read anew each round, and written only when something changed."""
 
-    def __init__(self, state: StateTable, proxies: Sequence[ProxySite], probe: Probe, clock: Clock) -> None:
+    def __init__(
+        self,
+        state: StateTable,
+        proxies: Sequence[ProxySite],
+        probe: Probe,
+        clock: Clock,
+        refuse: Refuse = refuse_none,
+    ) -> None:
         self._state = state
         self._proxies = proxies
         self._probe = probe
         self._clock = clock
+        self._refuse = refuse
+        self._refusals: dict[str, str] = {}
+        """By the binding's name."""
         self._ownership = Ownership(proxies)
         self._strangers: set[str] = set()
 
@@ -37,13 +53,15 @@ class FleetController:
         for proxy, result in zip(self._proxies, results, strict=True):
             self._ownership.record(proxy, result)
         bindings = await load_all(self._state, BINDINGS, Binding)
+        refusals = await asyncio.gather(*map(self._refuse, bindings.values()))
+        self._refusals = dict(zip(bindings, refusals, strict=True))
         for name, binding in bindings.items():
             if self._decide(binding) is not binding:
                 await self._change(name)
         self._note_strangers(self._ownership.listed() - {binding.ip for binding in bindings.values()})
 
     def _decide(self, binding: Binding) -> Binding:
-        return self._ownership.decide(binding, self._clock.now())
+        return self._ownership.decide(binding, self._clock.now(), self._refusals.get(binding.name, ""))
 
     async def _change(self, name: str) -> None:
         """A row that somebody else writes meanwhile is left for the next round."""

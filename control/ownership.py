@@ -70,8 +70,13 @@ class Ownership:
         """All IPs that some proxy claims."""
         return {source.public for seen in self._seen.values() if seen.report for source in seen.report.sources}
 
-    def decide(self, binding: Binding, now: float) -> Binding:
-        """The binding as it is to be; the very same object when nothing changed. `now` in Unix seconds."""
+    def decide(self, binding: Binding, now: float, refusal: str = "") -> Binding:
+        """The binding as it is to be; the very same object when nothing changed. `now` in Unix seconds.
+
+        With a `refusal` it may not send, whoever owns its IP.
+        """
+        if refusal:
+            return _dead(binding, refusal, now)
         objections = {proxy: seen.objection(binding.ip) for proxy, seen in self._seen.items()}
         able = [proxy.socks for proxy, objection in objections.items() if objection is None]
         if binding.alive and binding.proxy in able:
@@ -85,9 +90,15 @@ class Ownership:
             return binding
         reasons = [f"{proxy.name}: {objection}" for proxy, objection in objections.items() if objection]
         reason = "; ".join(reasons) or "no proxy lists it"
-        return msgspec.structs.replace(binding, proxy="", alive=False, since=now, reason=reason)
+        return _dead(binding, reason, now)
 
     def _undecided(self, binding: Binding, able: list[str]) -> bool:
         """Whether a proxy that is still to be heard of could be the owner."""
         pending = {proxy.socks for proxy, seen in self._seen.items() if seen.pending}
         return binding.proxy in pending if able else bool(pending)
+
+
+def _dead(binding: Binding, reason: str, now: float) -> Binding:
+    if not binding.alive and binding.reason == reason:
+        return binding
+    return msgspec.structs.replace(binding, proxy="", alive=False, since=now, reason=reason)

@@ -24,6 +24,15 @@ class ProxySite(Struct, frozen=True):
     sources: tuple[str, ...]
 
 
+class LiveSource(Struct, frozen=True):
+    """A sending IP on the internet."""
+
+    host: str
+    """EHLO name: its A record is the IP, and the IP's PTR record names it."""
+    local: str
+    """What to bind for the IP: itself, or the address behind NAT."""
+
+
 class AwsPlaces(Struct, frozen=True):
     """The bucket, the table and the queues of a platform on AWS, in the account of the SDK's environment."""
 
@@ -55,6 +64,8 @@ class Deployment(Struct, frozen=True, kw_only=True):
     """The sandbox's MX; empty where there is none."""
     route: str = ""
     """Deliver everything here instead of resolving."""
+    live: Mapping[str, LiveSource] = {}
+    """By sending IP, where mail goes to the internet; a binding whose A and PTR records disagree sends nothing there."""
     trust: tuple[str, ...] = ()
     """CIDRs whose clients submit by SMTP without AUTH."""
     ledger: str = ""

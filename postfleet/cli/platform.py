@@ -7,6 +7,8 @@ import os
 import secrets
 import signal
 import socket
+from collections.abc import Mapping, Sequence
+from ipaddress import ip_address
 from pathlib import Path
 from typing import IO
 
@@ -14,7 +16,16 @@ import msgspec
 from msgspec import Struct
 
 from postfleet.cli.supervisor import Service, StartFailed
-from postfleet.deployment import AwsPlaces, DataDir, Deployment, ProxySite, Secrets, split_address, write_private
+from postfleet.deployment import (
+    AwsPlaces,
+    DataDir,
+    Deployment,
+    LiveSource,
+    ProxySite,
+    Secrets,
+    split_address,
+    write_private,
+)
 from postfleet.directory import (
     API_KEYS,
     BINDINGS,
@@ -26,6 +37,8 @@ from postfleet.directory import (
     new_api_key,
     store,
 )
+from postfleet.dns.site_resolver import SMTP_PORT
+from postfleet.dns.sites import domain_name
 from postfleet.ports import Backends
 
 SENDING_DOMAIN = "shop.example"
@@ -59,6 +72,14 @@ class AwsChoices(Struct, frozen=True):
     queue_prefix: str = ""
 
 
+class LiveChoices(Struct, frozen=True):
+    """For mail to the internet."""
+
+    sending_domain: str
+    sources: Mapping[str, LiveSource]
+    """By IP."""
+
+
 class Choices(Struct, frozen=True):
     """The options of `up`."""
 
@@ -70,6 +91,27 @@ class Choices(Struct, frozen=True):
     workers: int
     aws: AwsChoices | None = None
     """None keeps the stores in the data directory."""
+    live: LiveChoices | None = None
+    """None delivers to the sandbox, or to `route`."""
+
+    @property
+    def sandboxed(self) -> bool:
+        return self.live is None and not self.route
+
+
+def parse_live(sending_domain: str, sources: Sequence[str]) -> LiveChoices:
+    """`sources` are HOST=IP or HOST=IP=LOCAL. Raises `StartFailed`."""
+    if not sending_domain or not sources:
+        raise StartFailed("--live needs --sending-domain DOMAIN and at least one --source HOST=IP")
+    found = {}
+    for source in sources:
+        host, _, addresses = source.partition("=")
+        public, _, bound = addresses.partition("=")
+        try:
+            found[str(ip_address(public))] = LiveSource(domain_name(host), str(ip_address(bound or public)))
+        except ValueError as error:
+            raise StartFailed(f"--source {source}: {error}; give HOST=IP or HOST=IP=LOCAL") from None
+    return LiveChoices(sending_domain, found)
 
 
 def lock(data: DataDir) -> IO[str]:
@@ -104,25 +146,31 @@ def free_address(option: str, address: str) -> str:
 
 def decide(data: DataDir, choices: Choices, aws: AwsPlaces | None = None) -> Deployment:
     """Addresses for everything; written to `run.json`."""
-    sink = "" if choices.route else free_address("sink", choices.sink)
+    sink = free_address("sink", choices.sink) if choices.sandboxed else ""
+    to = choices.route or sink
     deployment = Deployment(
         http=free_address("http", choices.http),
         smtp=free_address("smtp", choices.smtp),
-        proxies=tuple(
-            ProxySite(name, free_address("", "127.0.0.1:0"), free_address("", "127.0.0.1:0"), sources)
-            for name, sources in PROXY_SOURCES
-        ),
-        delivery_port=split_address(choices.route or sink)[1],
-        dns="" if choices.route else free_address("", "127.0.0.1:0"),
+        proxies=_proxies(choices.live),
+        delivery_port=split_address(to)[1] if to else SMTP_PORT,
+        dns=free_address("", "127.0.0.1:0") if choices.sandboxed else "",
         sink=sink,
         route=choices.route,
+        live=choices.live.sources if choices.live else {},
         trust=choices.trust,
-        ledger="" if choices.route else str(data.ledger.resolve()),
-        sending_domain=SENDING_DOMAIN,
+        ledger=str(data.ledger.resolve()) if choices.sandboxed else "",
+        sending_domain=choices.live.sending_domain if choices.live else SENDING_DOMAIN,
         aws=aws,
     )
     write_private(data.path / "run.json", msgspec.json.format(msgspec.json.encode(deployment)))
     return deployment
+
+
+def _proxies(live: LiveChoices | None) -> tuple[ProxySite, ...]:
+    sources = PROXY_SOURCES if live is None else (("proxy-a", tuple(live.sources)),)
+    return tuple(
+        ProxySite(name, free_address("", "127.0.0.1:0"), free_address("", "127.0.0.1:0"), ips) for name, ips in sources
+    )
 
 
 def keep_secrets(data: DataDir) -> None:
@@ -140,21 +188,23 @@ async def furnish(data: DataDir, deployment: Deployment, backends: Backends) -> 
     if not key or await state.get(API_KEYS, key[:8]) is None:
         key, record = new_api_key(0, "up")
         await store(state, API_KEYS, record.prefix, record)
-    await store(state, DOMAINS, SENDING_DOMAIN, SendingDomain(SENDING_DOMAIN, 0, True, f"bounces.{SENDING_DOMAIN}"))
+    domain = deployment.sending_domain
+    await store(state, DOMAINS, domain, SendingDomain(domain, 0, True, f"bounces.{domain}"))
     for site in deployment.proxies:
         for ip in site.sources:
-            host = f"out{ip.rpartition('.')[2]}.postfleet.example"
+            host = deployment.live[ip].host if deployment.live else f"out{ip.rpartition('.')[2]}.postfleet.example"
             await state.put_if_absent(BINDINGS, ip, msgspec.json.encode(Binding(name=ip, ip=ip, ehlo=host)))
-    for name, ips in POOLS_AT_START.items():
+    pools = {"default": deployment.proxies[0].sources} if deployment.live else POOLS_AT_START
+    for name, ips in pools.items():
         await state.put_if_absent(POOLS, name, msgspec.json.encode(Pool(name, dict.fromkeys(ips, 1))))
     credentials = Credentials(
         http=f"http://{deployment.http}",
         smtp=deployment.smtp,
         sink=deployment.sink,
         api_key=key,
-        sending_domain=SENDING_DOMAIN,
+        sending_domain=domain,
         ledger=deployment.ledger,
-        source_ips={name: list(ips) for name, ips in POOLS_AT_START.items()},
+        source_ips={name: list(ips) for name, ips in pools.items()},
     )
     write_private(data.credentials, msgspec.json.format(msgspec.json.encode(credentials)))
     return credentials
@@ -169,7 +219,7 @@ def _known_key(path: Path) -> str:
 def services(data: DataDir, deployment: Deployment, workers: int) -> list[Service]:
     """Every process, in the order of starting."""
     here = ("--data", str(data.path.resolve()))
-    found = [] if deployment.route else [Service("sandbox", "sandbox", here, rank=6)]
+    found = [] if not deployment.sink else [Service("sandbox", "sandbox", here, rank=6)]
     found += [
         Service(site.name, "ip_proxy", _proxy_arguments(data, deployment, site), 5, takes_over=True)
         for site in deployment.proxies
@@ -183,8 +233,10 @@ def services(data: DataDir, deployment: Deployment, workers: int) -> list[Servic
 
 
 def _proxy_arguments(data: DataDir, deployment: Deployment, site: ProxySite) -> tuple[str, ...]:
-    sources = [part for ip in site.sources for part in ("--source", ip)]
+    bound = {ip: source.local for ip, source in deployment.live.items()}
+    sources = [part for ip in site.sources for part in ("--source", f"{ip}={bound.get(ip, ip)}")]
     key = str((data.path / "proxy.key").resolve())
     takeover = str((data.path / "run" / f"{site.name}.sock").resolve())
     where = ["--listen", site.socks, "--health", site.health, "--key-file", key, "--takeover", takeover]
-    return (*where, *sources, "--allow-loopback", "--port", str(deployment.delivery_port))
+    inside = () if deployment.live else ("--allow-loopback", "--port", str(deployment.delivery_port))
+    return (*where, *sources, *inside)

@@ -24,6 +24,7 @@ from postfleet.cli.platform import (
     furnish,
     keep_secrets,
     lock,
+    parse_live,
     services,
 )
 from postfleet.cli.supervisor import StartFailed, Supervisor
@@ -43,6 +44,14 @@ def up(
         "127.0.0.1:2626"
     ),
     route: Annotated[str, typer.Option(help="Deliver everything to this HOST:PORT, without limits.")] = "",
+    live: Annotated[bool, typer.Option("--live", help="Deliver to the internet: real DNS, port 25.")] = False,
+    source: Annotated[
+        list[str] | None,
+        typer.Option(metavar="HOST=IP", help="With --live: a sending IP and its host name; HOST=IP=LOCAL behind NAT."),
+    ] = None,
+    sending_domain: Annotated[
+        str, typer.Option(metavar="DOMAIN", help="With --live: a domain of yours.", show_default=False)
+    ] = "",
     trust: Annotated[list[str] | None, typer.Option(help="Networks (CIDR) that submit without AUTH.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Number of delivery workers.")] = 2,
     aws: Annotated[bool, typer.Option("--aws", help="Stores on AWS, as the SDK's environment says.")] = False,
@@ -60,15 +69,18 @@ def up(
         typer.Option(metavar="TEXT", help="Of SQS queues; default: postfleet-.", show_default=False),
     ] = "",
 ) -> None:
-    """Run the platform on this machine, against the sandbox's simulated internet unless --route is given.
+    """Run the platform on this machine, against the sandbox's simulated internet unless --route or --live is given.
 
     On AWS, what is missing of bucket, table and queues is made.
     """
     if aws and aws_sandbox:
         raise Failed("--aws or --aws-sandbox, not both")
-    stores = AwsChoices(aws_sandbox, bucket, table, queue_prefix)
-    choices = Choices(http, smtp, sink, route, tuple(trust or ()), workers, stores if aws or aws_sandbox else None)
+    if live and route:
+        raise Failed("--live or --route, not both")
+    stores = AwsChoices(aws_sandbox, bucket, table, queue_prefix) if aws or aws_sandbox else None
     try:
+        world = parse_live(sending_domain, source or ()) if live else None
+        choices = Choices(http, smtp, sink, route, tuple(trust or ()), workers, stores, world)
         asyncio.run(run_platform(DataDir(data), choices))
     except (StartFailed, ValueError) as error:
         typer.echo(f"postfleet up: {error}", err=True)
@@ -94,7 +106,7 @@ async def _run(data: DataDir, choices: Choices, supervisor: Supervisor) -> None:
     deployment = decide(data, choices, places)
     data.settings()
     keep_secrets(data)
-    if not deployment.route:
+    if deployment.sink:
         await _keep_sandbox_profiles(data)
     if places is not None:
         await make_missing(data, places)
@@ -184,7 +196,8 @@ async def _is_ready(client: httpx.AsyncClient, deployment: Deployment, directory
     except (httpx.HTTPError, OSError):
         return False
     await directory.refresh()
-    return answer.status_code == 200 and all(binding.alive for binding in directory.bindings.values())
+    alive = [binding.alive for binding in directory.bindings.values()]
+    return answer.status_code == 200 and (any(alive) if deployment.live else all(alive))
 
 
 def banner(data: DataDir, deployment: Deployment, credentials: Credentials) -> str:
@@ -194,7 +207,9 @@ def banner(data: DataDir, deployment: Deployment, credentials: Credentials) -> s
         '-d \'{"recipients": [{"address": "ada@inbox1.example"}], '
         f'"content": {{"from": "hello@{credentials.sending_domain}", "subject": "Hello", "text": "It works."}}}}\''
     )
-    where = f"everything goes to {deployment.route}" if deployment.route else f"sandbox MX port {deployment.sink}"
+    where = f"sandbox MX port {deployment.sink}" if deployment.sink else f"everything goes to {deployment.route}"
+    if deployment.live:
+        where = "mail goes to the INTERNET (`postfleet binding list` says which IPs may send)"
     return "\n".join(
         (
             f"Postfleet is up: HTTP {credentials.http}, SMTP {credentials.smtp}, {where}; data in {data.path}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 
 from postfleet.clock import Clock
 from postfleet.dns.answers import Addresses, MxHosts, NoDomain, NullMx, TempFail
@@ -49,6 +50,12 @@ class Resolver:
         """`family` is 4 or 6."""
         answer = (await self._answers.get((host, _FAMILIES[family]))).value
         return answer if isinstance(answer, TempFail) else Addresses(answer.records)
+
+    async def pointers(self, ip: str) -> tuple[str, ...] | TempFail:
+        """The names that the PTR records of an IP address give, each with a trailing dot."""
+        name = ipaddress.ip_address(ip).reverse_pointer
+        answer = (await self._answers.get((name, "PTR"))).value
+        return answer if isinstance(answer, TempFail) else answer.records
 
     async def _implicit_mx(self, domain: str, expires: float) -> Lasting[MxAnswer]:
         failure = None

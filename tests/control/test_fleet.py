@@ -139,3 +139,20 @@ async def test_rounds_probe_over_the_network(serve: Serve, fleet: Fleet) -> None
     site = ProxySite("q", "127.0.0.1:1090", await serve(HEAD + report), ())
     fleet.controller = FleetController(fleet.state, [site], partial(probe, timeout=2), SystemClock())
     assert (await fleet.round()).proxy == "127.0.0.1:1090"
+
+
+async def test_a_refused_binding_is_dead_with_the_reason(fleet: Fleet) -> None:
+    """Whoever owns its IP, a binding that is refused sends nothing until it is not refused any more."""
+    refusal = "PTR of 192.0.2.1 names other.example, not mx.example"
+
+    async def refuse(_binding: Binding) -> str:
+        return refusal
+
+    site = ProxySite("p", "127.0.0.1:1080", "127.0.0.1:1081", ())
+    fleet.controller = FleetController(fleet.state, [site], fleet.probe, SystemClock(), refuse)
+    binding = await fleet.round()
+    assert (binding.alive, binding.proxy, binding.reason) == (False, "", refusal)
+    await fleet.round()
+    assert fleet.state.rows[BINDINGS, "one"].version == 2
+    refusal = ""
+    assert (await fleet.round()).alive
