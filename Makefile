@@ -1,6 +1,6 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := demo
-.PHONY: demo up test test-foreign test-engines engines check torture kill bench-smoke bench lock
+.PHONY: demo up test test-foreign test-engines engines check torture kill bench-smoke bench bench-cost lock
 
 PY := .venv/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check install -qq --require-hashes --only-binary :all:
@@ -33,7 +33,7 @@ up: $(INSTALLED_HERE)
 	@./bin/postfleet up $(STORES)
 
 test: $(INSTALLED_DEV)
-	$(PY) -m pytest -q -n 2 -m "not foreign and not engines"
+	$(PY) -m pytest -q -n 2 --dist loadgroup -m "not foreign and not engines"
 
 test-foreign: $(INSTALLED_DEV)
 	$(PY) -m pytest -q -m foreign
@@ -64,6 +64,10 @@ bench-smoke: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(PY) bench/smoke.py --messages 20000 --rounds 5
+
+bench-cost: $(INSTALLED_DEV)
+	$(PY) bench/cost.py --mix campaign --rate 1000
+	$(PY) bench/cost.py --mix transactional --rate 1000
 
 # Needs uv on the PATH. All locks hold for every supported Python.
 COMPILE := UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile --quiet --universal --generate-hashes \

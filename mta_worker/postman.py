@@ -213,7 +213,7 @@ class Postman:
             host=target.address,
             port=target.port,
             limit_key=route.site.limit_key,
-            max_connections=route.site.connections or self.settings.connections_per_key,
+            max_connections=route.site.profile.connections or self.settings.connections_per_key,
             policy_version=POLICY_VERSION,
             expires=int(self.clock.now()) + TOKEN_LIFETIME,
         )

@@ -73,7 +73,7 @@ class Route:
             self._postman.spawn(self._open())
 
     def _most_sessions(self) -> int:
-        allowed = self.site.connections or self._postman.settings.connections_per_key
+        allowed = self.site.profile.connections or self._postman.settings.connections_per_key
         return min(allowed, self._postman.settings.worker_sessions // 4)
 
     # ------------------------------------------------------------ opening

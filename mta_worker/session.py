@@ -51,7 +51,7 @@ class Session(asyncio.Protocol):
         self._job: Job | None = None
         self._journalled: asyncio.Future[None] | None = None
         """Durability of the outcome before: gates the next final dot, and QUIT."""
-        self._messages_left = route.site.messages_per_connection or postman.settings.messages_per_connection
+        self._messages_left = route.site.profile.messages_per_connection or postman.settings.messages_per_connection
         self._deadline = float("inf")
         self._timer: asyncio.TimerHandle | None = None
         self.idle_since = 0.0

@@ -116,7 +116,7 @@ class DataDir:
     def providers(self) -> Providers:
         """The shipped profiles and those of `providers.toml`. Raises `ValueError` that names what is wrong with it."""
         path = self.path / "providers.toml"
-        return Providers(parse_profiles(path.read_text(), str(path)) if path.exists() else ())
+        return Providers(parse_profiles(path.read_text(), str(path))) if path.exists() else Providers()
 
     def deployment(self) -> Deployment:
         return msgspec.json.decode((self.path / "run.json").read_bytes(), type=Deployment)

@@ -154,39 +154,29 @@ def _records() -> Records:
 RECORDS = _records()
 
 PROVIDERS_TOML = """\
-# The sandbox's imitations of the big providers, in the form of an operator's own profiles.
+# The sandbox's imitations of the big providers, which speak no TLS, and all its other hosts, which take what comes.
 
-[[profile]]
-name = "gmail"
+[profile.gmail]
 suffixes = ["gmail.sandbox.example"]
-limits_per = "provider"
-lane = "gmail"
-messages_per_connection = 50
+connections = 20
+tls = "opportunistic"
 
-[[profile]]
-name = "microsoft"
+[profile.microsoft]
 suffixes = ["microsoft.sandbox.example"]
-limits_per = "provider"
-lane = "microsoft"
-messages_per_connection = 50
+connections = 20
 
-[[profile]]
-name = "office365"
+[profile.office365]
 suffixes = ["office365.sandbox.example"]
-limits_per = "provider"
-lane = "microsoft"
-messages_per_connection = 50
+connections = 20
 
-[[profile]]
-name = "yahoo"
+[profile.yahoo]
 suffixes = ["yahoo.sandbox.example"]
-lane = "yahoo"
-messages_per_connection = 20
 
-[[profile]]
-name = "apple"
+[profile.apple]
 suffixes = ["apple.sandbox.example"]
-limits_per = "provider"
-lane = "apple"
-messages_per_connection = 5
+connections = 20
+
+[profile.default]
+connections_per_minute = 1000000
+messages_per_minute = 1000000
 """

@@ -19,11 +19,11 @@ STOP_WITHIN = 60.0
 
 
 @asynccontextmanager
-async def running_platform(data: DataDir) -> AsyncIterator[None]:
+async def running_platform(data: DataDir, *options: str) -> AsyncIterator[None]:
     """Up inside, stopped after. Raises `Failed` with the last line that `up` said where it does not come up."""
     addresses = (part for option in ("--http", "--smtp", "--sink") for part in (option, FREE))
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-P", "-m", "postfleet.cli", "up", "--data", str(data.path), *addresses),
+        *(sys.executable, "-P", "-m", "postfleet.cli", "up", "--data", str(data.path), *addresses, *options),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,

@@ -7,12 +7,14 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Annotated
 
 import typer
 from msgspec import Struct
+from msgspec.structs import replace
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
@@ -61,6 +63,8 @@ class Part(Struct, frozen=True):
     count: int
     pool: str
     recipients: int
+    rate: float = 0.0
+    """Messages a second; 0 is as fast as it goes."""
 
 
 PARTS = (
@@ -68,13 +72,19 @@ PARTS = (
     Part("http-bulk", Transport.HTTP, 150, "bulk", 50),
     Part("smtp", Transport.SMTP, 100, "", 1),
 )
+PACED = tuple(replace(part, rate=part.count / 20.0) for part in PARTS)
+"""For moto, whose every call takes longer the more there is in its queues."""
 TOTAL = sum(part.count for part in PARTS)
 
 Tell = Callable[[int, Figures], None]
 """Is told how many messages were submitted, and what the events say."""
 
 
-def demo() -> None:
+def demo(
+    aws_sandbox: Annotated[
+        bool, typer.Option("--aws-sandbox", help="Stores on moto and SeaweedFS, which are started on loopback.")
+    ] = False,
+) -> None:
     """Run a platform, send 400 messages to easy and difficult recipients of the sandbox, and audit every one.
 
     On free ports and in a temporary folder, which stays when something was wrong. Exit code 0 if no promise was broken.
@@ -83,7 +93,7 @@ def demo() -> None:
     data = DataDir(folder / "var")
     clean = False
     try:
-        clean = asyncio.run(_demo(data))
+        clean = asyncio.run(_demo(data, aws_sandbox))
     finally:
         if not clean:
             typer.echo(f"what was stored and logged is in {data.path}", err=True)
@@ -92,25 +102,26 @@ def demo() -> None:
     shutil.rmtree(folder)
 
 
-async def _demo(data: DataDir) -> bool:
+async def _demo(data: DataDir, aws_sandbox: bool) -> bool:
     """Whether every message was submitted, ended, and no promise was broken."""
     data.path.mkdir()
     (data.path / "settings.toml").write_text(f"retry_first = {RETRY_FIRST}\n")
     started = time.monotonic()
-    async with running_platform(data):
-        typer.echo(f"platform up after {time.monotonic() - started:.1f} s: HTTP, SMTP, two proxies, two workers")
+    async with running_platform(data, *(["--aws-sandbox"] if aws_sandbox else [])):
+        where = " on moto and SeaweedFS" if aws_sandbox else ""
+        typer.echo(f"platform up{where} after {time.monotonic() - started:.1f} s: HTTP, SMTP, two proxies, two workers")
         async with open_backends(data) as backends:
             with _progress() as tell:
-                accepted = await _submit_and_follow(data, backends, tell)
+                accepted = await _submit_and_follow(data, backends, PACED if aws_sandbox else PARTS, tell)
             return await _balance(data, backends, accepted)
 
 
-async def _submit_and_follow(data: DataDir, backends: Backends, tell: Tell) -> int:
+async def _submit_and_follow(data: DataDir, backends: Backends, parts: Sequence[Part], tell: Tell) -> int:
     """Until every accepted message has ended, or patience has; how many were accepted."""
-    submitted = dict.fromkeys((part.name for part in PARTS), Progress())
+    submitted = dict.fromkeys((part.name for part in parts), Progress())
     watch = asyncio.create_task(_watch(backends, submitted, tell))
     try:
-        await asyncio.gather(*(_load(data, part, submitted) for part in PARTS))
+        await asyncio.gather(*(_load(data, part, submitted) for part in parts))
         accepted = sum(progress.ok for progress in submitted.values())
         await _all_ended(backends, accepted)
     finally:
@@ -124,6 +135,7 @@ async def _load(data: DataDir, part: Part, submitted: dict[str, Progress]) -> No
         "count": part.count,
         "recipients": part.recipients,
         "concurrency": 5,
+        "rate": part.rate,
         "pool": part.pool,
         "campaign": "demo",
         "seed": SEED + len(part.name),

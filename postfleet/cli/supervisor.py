@@ -150,8 +150,11 @@ class Supervisor:
 
     async def _stop_one(self, service: Service) -> None:
         process = self._processes.get(service.name)
-        if process is None or process.returncode is not None:
-            return
+        if process is not None and process.returncode is None:
+            await self._end(service, process)
+        (self._run / f"{service.name}.pid").unlink(missing_ok=True)
+
+    async def _end(self, service: Service, process: asyncio.subprocess.Process) -> None:
         with contextlib.suppress(ProcessLookupError):
             process.terminate() if service.grace else process.kill()
         try:
@@ -161,7 +164,6 @@ class Supervisor:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
-        (self._run / f"{service.name}.pid").unlink(missing_ok=True)
 
 
 def _how_it_ended(code: int) -> str:

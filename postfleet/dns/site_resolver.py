@@ -16,13 +16,14 @@ from postfleet.dns.cache import AnswerCache, Lasting
 from postfleet.dns.query import Nameservers, Query
 from postfleet.dns.resolver import Resolver
 from postfleet.dns.sites import BadDomain, Site, SiteAnswer, domain_name, site_of_hosts
-from postfleet.providers import DEFAULT, Providers, lane
+from postfleet.providers import DEFAULT, Profile, Providers, lane
 
 SMTP_PORT = 25
 ENOUGH_TARGETS = 5
 """Hosts of lower preference are not looked up once there are so many addresses (RFC 5321 section 5.1 wants two)."""
 ROUTE = "route"
-UNLIMITED = 1_000_000
+_UNLIMITED = 1_000_000
+_UNPACED = Profile(name=DEFAULT.name, connections=_UNLIMITED, messages_per_connection=_UNLIMITED)
 CACHE_SIZE = 50_000
 
 
@@ -131,8 +132,7 @@ class Route:
             lane(DEFAULT, ROUTE),
             DEFAULT.name,
             ((host,),),
-            connections=UNLIMITED,
-            messages_per_connection=UNLIMITED,
+            _UNPACED,
         )
         self._target = Target(host, host, port)
         self._family = ipaddress.ip_address(host).version

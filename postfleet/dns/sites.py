@@ -11,7 +11,7 @@ import idna
 from msgspec import Struct
 
 from postfleet.dns.answers import MxHosts, NoDomain, NullMx, TempFail
-from postfleet.providers import Providers, lane, limit_key
+from postfleet.providers import DEFAULT, Profile, Providers, lane, limit_key
 
 MAX_NAME = 80
 _QUALIFIED = re.compile(r"(?:[a-z0-9_-]{1,63}\.)+(?!\d+$)[a-z0-9-]{1,63}")
@@ -25,10 +25,7 @@ class Site(Struct, frozen=True):
     provider: str
     hosts: tuple[tuple[str, ...], ...]
     """Host names in order of preference, equal ones together. Two domains of one site may prefer differently."""
-    connections: int | None = None
-    """Open connections of one binding to the limit key; None for the setting."""
-    messages_per_connection: int | None = None
-    """None for the setting."""
+    profile: Profile = DEFAULT
 
 
 SiteAnswer = Site | NullMx | NoDomain | TempFail
@@ -44,8 +41,7 @@ def site_of_hosts(mx: MxHosts, providers: Providers) -> Site:
         lane=lane(profile, name),
         provider=profile.name,
         hosts=_by_preference(mx),
-        connections=profile.connections,
-        messages_per_connection=profile.messages_per_connection,
+        profile=profile,
     )
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable
 
-from postfleet.providers.profiles import DEFAULT, PROFILES, TAIL_LANES, Profile
+from postfleet.providers.profiles import PROFILES, TAIL_LANES, Profile
 
 
 class Providers:
-    """The shipped profiles and an operator's `extra` ones, which win wherever both name the same suffix."""
+    """Profiles by the ends of host names. Of two with the same suffix the later one has it."""
 
-    def __init__(self, extra: Iterable[Profile] = ()) -> None:
-        self._by_suffix = {suffix: profile for profile in (*PROFILES, *extra) for suffix in profile.suffixes}
+    def __init__(self, profiles: Iterable[Profile] = PROFILES) -> None:
+        self.by_name = {profile.name: profile for profile in profiles}
+        self.default = self.by_name["default"]
+        self._by_suffix = {suffix: profile for profile in self.by_name.values() for suffix in profile.suffixes}
 
     def of_host(self, host: str) -> Profile:
         """The profile with the longest suffix that fits. `host` is in lower case, without a trailing dot."""
@@ -22,7 +24,7 @@ class Providers:
             if profile is not None:
                 return profile
             suffix = suffix.partition(".")[2]
-        return DEFAULT
+        return self.default
 
     def of_site(self, hosts: Iterable[str]) -> Profile:
         """The profile that all hosts share, else the default.
@@ -31,7 +33,7 @@ class Providers:
         host that misbehaves must not cost the mail to the provider next to it.
         """
         names = {(profile := self.of_host(host)).name: profile for host in hosts}
-        return names.popitem()[1] if len(names) == 1 else DEFAULT
+        return names.popitem()[1] if len(names) == 1 else self.default
 
 
 def limit_key(profile: Profile, site: str) -> str:

@@ -122,6 +122,20 @@ def test_a_pending_message_is_not_lost() -> None:
     assert report.pending == {"park": 1}
 
 
+def test_what_queues_do_not_show_is_pending_there() -> None:
+    """Accepted and seen nowhere, or seen and not ended: no loss while unseen entries may hold it."""
+    sent = [*SENT, handed_over(OK, "bob@x.example", transmission="8")]
+    report = audit(sent, [INJECTED], (), (), named, unseen="queues")
+    assert report.violations == ()
+    assert report.pending == {"queues": 2}
+    assert report.accepted == {"7.0", "bob@x.example"}
+
+
+def test_what_queues_do_not_show_is_lost_after_the_drain() -> None:
+    """Then they are empty."""
+    assert audit(SENT, [INJECTED], (), (), named, final=True, unseen="queues").lost == {"7.0"}
+
+
 def test_a_pending_message_is_lost_after_the_drain() -> None:
     """Nothing may be left once the platform says that it is done."""
     assert run(SENT, [INJECTED], PARKED, final=True).lost == {"7.0"}

@@ -61,9 +61,9 @@ def test_percentiles(values: list[float], share: float, expected: float) -> None
     assert percentile(values, share) == expected
 
 
-def start_demo(tmp_path: Path) -> subprocess.Popen[str]:
+def start_demo(tmp_path: Path, *options: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", "postfleet.cli", "demo"],
+        [sys.executable, "-P", "-m", "postfleet.cli", "demo", *options],
         env={**environment(tmp_path), "TMPDIR": str(tmp_path)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -77,10 +77,12 @@ def pids_below(folder: Path) -> list[int]:
 
 
 @pytest.mark.slow
-def test_the_demo_balances_its_books(tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [(), pytest.param(("--aws-sandbox",), marks=pytest.mark.engines)])
+@pytest.mark.timeout(200)
+def test_the_demo_balances_its_books(tmp_path: Path, options: tuple[str, ...]) -> None:
     """400 messages in, 400 ends, no promise broken, nothing left behind."""
-    demo = start_demo(tmp_path)
-    said, _ = demo.communicate(timeout=100)
+    demo = start_demo(tmp_path, *options)
+    said, _ = demo.communicate(timeout=180)
     assert demo.returncode == 0, said
     assert "no promise broken" in said and "\x1b" not in said
     assert [line.split()[-1] for line in said.splitlines() if line.startswith("accepted")] == ["400", "400"]

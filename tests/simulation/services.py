@@ -32,6 +32,7 @@ from postfleet.journal import Journal
 from postfleet.lease import LeaseKeeper
 from postfleet.park import Parks
 from postfleet.ports import Backends
+from postfleet.providers import Profile
 from postfleet.settings import Settings
 from reporting.service import Reporting
 
@@ -73,7 +74,7 @@ class SimSites:
 
     def __init__(self, process: SimProcess, connections: int) -> None:
         self._process = process
-        self._connections = connections
+        self._profile = Profile(name="simulated", connections=connections)
         self._known: dict[str, Site] = {}
 
     async def site_of(self, domain: str) -> SiteAnswer:
@@ -83,7 +84,7 @@ class SimSites:
             return NoDomain("no such domain")
         if world.chance(world.faults.refused):
             return TempFail("simulated: no nameserver answered")
-        self._known[domain] = Site(domain, domain, lane_of(domain), "", ((f"mx.{domain}",),), self._connections)
+        self._known[domain] = Site(domain, domain, lane_of(domain), "", ((f"mx.{domain}",),), self._profile)
         return self._known[domain]
 
     def cached_site_of(self, domain: str) -> SiteAnswer | None:

@@ -1,0 +1,1 @@
+"""Measurements: speed beside Postfix, and what messages cost on AWS."""
