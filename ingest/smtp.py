@@ -44,6 +44,10 @@ class Acceptor(Protocol):
 
     def new_id(self) -> str: ...
 
+    def announce(self, client: object) -> None: ...
+
+    def arrived(self, client: object) -> None: ...
+
     def submit(self, submission: Submission) -> asyncio.Future[None]: ...
 
 
@@ -168,6 +172,8 @@ class Session(asyncio.Protocol):
         self._paused = False
         self._held = False
         self._eof = False
+        self._arriving = False
+        """A message has begun: the acceptor has been told."""
 
     # ------------------------------------------------------------ the transport's calls
 
@@ -195,6 +201,7 @@ class Session(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._smtp.close()
+        self._arrived()
         self._server.closed(self)
 
     def pause_writing(self) -> None:
@@ -229,8 +236,10 @@ class Session(asyncio.Protocol):
     def _advance(self) -> None:
         while (event := self._smtp.next_event()) is not None:
             self._handle(event)
-        if self._server.draining and self._smtp.idle:
-            self._smtp.close(_SHUTDOWN)
+        if self._smtp.idle:
+            self._arrived()
+            if self._server.draining:
+                self._smtp.close(_SHUTDOWN)
         self._write()
         self._regulate()
 
@@ -256,6 +265,8 @@ class Session(asyncio.Protocol):
         if self._server.draining:
             raise Refusal(_SHUTDOWN)
         self._server.gate.check_sender(self._standing, event.sender)
+        self._arriving = True
+        self._server.acceptor.announce(self)
 
     def _rcpt(self, event: smtp.Rcpt) -> None:
         self._server.gate.check_recipient(event.address)
@@ -264,6 +275,7 @@ class Session(asyncio.Protocol):
         """Answered once the message is durable, or refused here."""
         transmission = self._server.acceptor.new_id()
         submission = self._server.gate.submission(self._standing, received, transmission, self._trace())
+        self._arrived()
         self._storing = self._server.acceptor.submit(submission)
         self._storing.add_done_callback(partial(self._stored, transmission))
 
@@ -276,6 +288,12 @@ class Session(asyncio.Protocol):
         if not self._smtp.closed:
             self._smtp.reply(_outcome(transmission, error))
             self._advance()
+
+    def _arrived(self) -> None:
+        """No message is on its way any more."""
+        if self._arriving:
+            self._arriving = False
+            self._server.acceptor.arrived(self)
 
     def _trace(self) -> str:
         hello = self._smtp.hello
