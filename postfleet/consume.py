@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 import structlog
 
 from postfleet.gather import Gatherer
-from postfleet.ports import Received, StorageError, WorkQueue
+from postfleet.ports import MAX_DELAY, Received, StorageError, WorkQueue
 
 log = structlog.get_logger()
 
@@ -19,6 +19,9 @@ RECEIVE_WAIT = 20.0
 """As long as SQS waits, seconds."""
 UNREADABLE_DELAY = 900.0
 TROUBLE_DELAY = 2.0
+"""Seconds for each time that the entry has been received, up to a queue's longest delay: SQS moves an entry away at its
+1,000th receive, which is then more than a week of trouble away.
+"""
 
 
 class Consumer(Generic[T]):
@@ -135,19 +138,19 @@ class Consumer(Generic[T]):
         self.load += weight
         try:
             if len(things) == 1:
-                return await self._handle_one(things[0])
-            return entry_delay(await asyncio.gather(*(self._handle_one(thing) for thing in things)))
+                return await self._handle_one(things[0], entry.receives)
+            return entry_delay(await asyncio.gather(*(self._handle_one(each, entry.receives) for each in things)))
         finally:
             self.load -= weight
 
-    async def _handle_one(self, thing: T) -> float | None:
+    async def _handle_one(self, thing: T, receives: int) -> float | None:
         try:
             return await self._handle(thing)
         except StorageError as error:
             log.warning("store_did_not_answer", error=str(error))
         except Exception:
             log.exception("handling_failed")
-        return TROUBLE_DELAY
+        return trouble_delay(receives)
 
     async def _extend_leases(self) -> None:
         while True:
@@ -156,6 +159,10 @@ class Consumer(Generic[T]):
                 await self._queue.extend(list(self._entries))
             except StorageError as error:
                 log.warning("extend_failed", error=str(error))
+
+
+def trouble_delay(receives: int) -> float:
+    return min(TROUBLE_DELAY * receives, MAX_DELAY)
 
 
 def entry_delay(delays: Sequence[float | None]) -> float | None:

@@ -4,10 +4,13 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from postfleet.backends.local import LocalBackends, open_local
 from postfleet.clock import SystemClock
-from postfleet.consume import Consumer
-from postfleet.ports import Outgoing, Received
+from postfleet.consume import Consumer, trouble_delay
+from postfleet.ports import MAX_DELAY, Outgoing, Received, Unavailable
+from postfleet.settings import DAY
 
 
 def consumer_of(backends: LocalBackends, handle: Callable[[bytes], Awaitable[float | None]]) -> Consumer[bytes]:
@@ -63,7 +66,7 @@ async def consumed(queue: Receipts, room: Callable[[Consumer[bytes]], int], **op
 
 async def test_a_full_receive_is_followed_at_once() -> None:
     """Lingering is for what came in part: where more waits, it is taken."""
-    await consumed(Receipts(10, 10, 3), lambda consumer: 100, linger=60.0)
+    await consumed(Receipts(10, 10, 10), lambda consumer: 100, linger=60.0)
 
 
 async def test_acks_share_a_request_under_load() -> None:
@@ -133,3 +136,45 @@ async def test_stopping_finishes_what_was_taken(tmp_path: Path) -> None:
         await asyncio.wait_for(running, 1.0)
         stats = await backends.queue("q").stats()
         assert (stats.visible, stats.in_flight) == (0, 0)
+
+
+class Trouble(Receipts):
+    """One entry, received for the 30th time; notes for how long it is given back."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.released: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+
+    async def receive(self, limit: int, wait: float) -> list[Received]:
+        return [replace(entry, receives=30) for entry in await super().receive(limit, wait)]
+
+    async def release(self, handles: Sequence[str], delay: float = 0.0) -> None:
+        self.released.set_result(delay)
+
+
+async def test_an_entry_in_trouble_comes_back_later_each_time() -> None:
+    """The longer it could not be handled, the longer it waits, so that SQS does not count it out."""
+
+    async def handle(thing: bytes) -> None:
+        raise Unavailable("the store is away")
+
+    queue = Trouble()
+    consumer = Consumer[bytes](
+        queue,  # type: ignore[arg-type]
+        lambda body: [body],
+        handle,
+        room=lambda: 1,
+        extend_every=60.0,
+        linger=0.0,
+    )
+    running = asyncio.create_task(consumer.run())
+    assert await asyncio.wait_for(queue.released, 5.0) == 60.0
+    consumer.stop()
+    await running
+
+
+def test_what_an_outage_leaves_of_an_entrys_receives() -> None:
+    """More than a week of trouble is less than the 1,000 that SQS allows; no delay is more than a queue takes."""
+    delays = [trouble_delay(receives) for receives in range(1, 1000)]
+    assert sum(delays) > 7 * DAY
+    assert max(delays) == MAX_DELAY
