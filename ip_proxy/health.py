@@ -30,12 +30,14 @@ class SourceHealth(Struct, frozen=True):
 
 
 class Health(Struct, frozen=True):
-    """`status` is `ok`, or `degraded` when a source cannot be bound; `rejected` counts handshakes that named none."""
+    """`status` is `ok`, or `degraded` when a source cannot be bound; `rejected` counts handshakes that named none;
+    `inherited` counts connections that are open at the proxies before this one."""
 
     status: str
     version: str
     draining: bool
     open: int
+    inherited: int
     sessions: int
     rejected: int
     sources: list[SourceHealth]
@@ -48,6 +50,7 @@ def examine(proxy: Proxy) -> Health:
         version=postfleet.__version__,
         draining=proxy.draining,
         open=sum(source.open for source in sources),
+        inherited=sum(predecessor.open for predecessor in proxy.predecessors),
         sessions=len(proxy.sessions),
         rejected=proxy.rejected,
         sources=sources,

@@ -39,12 +39,22 @@ class Listener:
         self._pause: asyncio.TimerHandle | None = None
         self._failing = False
         sock.setblocking(False)
-        self._loop.add_reader(sock, self._accept)
+        self.resume()
 
-    def close(self) -> None:
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    def pause(self) -> None:
+        """Accept nothing; who connects meanwhile waits in the kernel, for whichever process accepts next."""
         if self._pause is not None:
             self._pause.cancel()
         self._loop.remove_reader(self._sock)
+
+    def resume(self) -> None:
+        self._loop.add_reader(self._sock, self._accept)
+
+    def close(self) -> None:
+        self.pause()
         self._sock.close()
 
     def _accept(self) -> None:

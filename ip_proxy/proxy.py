@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from typing import TYPE_CHECKING
 
 import structlog
 from msgspec import Struct
@@ -14,6 +15,9 @@ from ip_proxy.session import Session
 from ip_proxy.slots import Slots
 from ip_proxy.stats import SourceStats
 from postfleet.clock import Clock
+
+if TYPE_CHECKING:
+    from ip_proxy.handover import Predecessor
 
 log = structlog.get_logger()
 
@@ -41,15 +45,24 @@ class Proxy:
         self.clock = clock
         self.slots = Slots(clock.mono, timing.limit_wait)
         self.sessions: set[Session] = set()
+        self.predecessors: set[Predecessor] = set()
+        """Processes that this one took over from and that still hold connections."""
         self.stats = {public: SourceStats() for public in access.sources}
         self.rejected = 0
         self.draining = False
         self._empty = asyncio.Event()
-        self._listener = Listener(sock, lambda: Session(self))
+        self.listener = Listener(sock, lambda: Session(self))
 
     def forget(self, session: Session) -> None:
         self.sessions.discard(session)
-        if self.draining and not self.sessions:
+        self._note_ends()
+
+    def forget_predecessor(self, predecessor: Predecessor) -> None:
+        self.predecessors.discard(predecessor)
+        self._note_ends()
+
+    def _note_ends(self) -> None:
+        if not self.sessions and not self.predecessors:
             self._empty.set()
 
     def count_refusal(self, source: str, label: str) -> None:
@@ -70,12 +83,16 @@ class Proxy:
     async def drain(self) -> None:
         """Stop listening and let the sessions end; returns once they have, or their time is over."""
         self.draining = True
-        self._listener.close()
-        if not self.sessions:
-            return
+        self.listener.close()
+        await self.emptied()
+
+    async def emptied(self) -> None:
+        """Until no session is left here, nor one that a predecessor reports here, or the time for it is over."""
         log.info("draining", sessions=len(self.sessions), timeout=self.timing.drain)
         try:
             async with asyncio.timeout(self.timing.drain):
-                await self._empty.wait()
+                while self.sessions or self.predecessors:
+                    self._empty.clear()
+                    await self._empty.wait()
         except TimeoutError:
             log.warning("drain_timed_out", sessions=len(self.sessions))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import math
 import zlib
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Protocol
@@ -35,7 +36,6 @@ DEAD_HOST = 60.0
 """A host that could not be reached is tried last for so long, seconds."""
 BOUNCES_WITHIN = 7 * DAY
 """A return path is good for this long after the message expired."""
-POLICY_VERSION = 1
 
 
 class Network(Protocol):
@@ -208,14 +208,17 @@ class Postman:
         return await session.opened
 
     def _token(self, route: Route, target: Target) -> str:
+        """Limits change with time, so the newest token has the newest policy."""
+        now = self.clock.now()
         claims = TokenClaims(
             source=route.binding.ip,
             host=target.address,
             port=target.port,
             limit_key=route.site.limit_key,
             max_connections=route.site.profile.connections or self.settings.connections_per_key,
-            policy_version=POLICY_VERSION,
-            expires=int(self.clock.now()) + TOKEN_LIFETIME,
+            policy_version=int(now),
+            expires=int(now) + TOKEN_LIFETIME,
+            connections_per_minute=math.ceil(route.site.profile.connections_per_minute or 0),
         )
         return sign(self._proxy_key, claims)
 

@@ -1,8 +1,9 @@
-"""`postfleet pool list`, `postfleet binding list`, `postfleet proxy token`: the sending side."""
+"""`postfleet pool list`, `postfleet binding list`, `postfleet proxy ...`: the sending side."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from pathlib import Path
 from typing import Annotated
@@ -20,12 +21,15 @@ from postfleet.cli.options import (
     print_json,
     print_table,
 )
+from postfleet.cli.platform import REPLACE
 from postfleet.cli.story import clock_time
 from postfleet.deployment import DataDir, split_address
 from postfleet.directory import Binding, Directory
 from postfleet.socks.token import Claims, sign
 
-POLICY_VERSION = 1
+POLICY_VERSION = 0
+"""Older than what any worker says."""
+REPLACED_WITHIN = 15.0
 
 pool = typer.Typer(no_args_is_help=True, help="IP pools.")
 binding = typer.Typer(no_args_is_help=True, help="Bindings: one public sending IP each.")
@@ -65,6 +69,30 @@ def list_bindings(as_json: JsonOption = False, data: DataOption = DATA) -> None:
 def _row(each: Binding) -> tuple[str, ...]:
     since = clock_time(each.since, time.time()) if each.since else ""
     return each.name, each.ip, each.ehlo, each.proxy, "alive" if each.alive else "dead", since, each.reason
+
+
+@proxy.command("replace")
+def replace(data: DataOption = DATA) -> None:
+    """Replace the proxies of `up` by new processes: no connection is refused, none is cut, and every limit holds."""
+    found = platform(data)
+    before = _pids(found)
+    try:
+        os.kill(int((found.path / "lock").read_text()), REPLACE)
+    except (ValueError, OSError) as error:
+        raise Failed(f"no platform runs on {found.path}: {error}") from None
+    deadline = time.monotonic() + REPLACED_WITHIN
+    while any(_pids(found)[name] == pid for name, pid in before.items()):
+        if time.monotonic() > deadline:
+            raise Failed(f"the proxies were not replaced within {REPLACED_WITHIN:.0f} s; {found.logs} says why")
+        time.sleep(0.05)
+    for name, pid in _pids(found).items():
+        typer.echo(f"{name}  process {before[name]} -> {pid}")
+
+
+def _pids(data: DataDir) -> dict[str, str]:
+    return {
+        site.name: (data.path / "run" / f"{site.name}.pid").read_text().strip() for site in data.deployment().proxies
+    }
 
 
 @proxy.command("token")

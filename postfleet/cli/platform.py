@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import secrets
+import signal
 import socket
 from pathlib import Path
 from typing import IO
@@ -30,6 +32,9 @@ SENDING_DOMAIN = "shop.example"
 PROXY_SOURCES = (("proxy-a", ("127.0.0.11", "127.0.0.12")), ("proxy-b", ("127.0.0.21", "127.0.0.22")))
 POOLS_AT_START = {"default": ("127.0.0.11", "127.0.0.21"), "bulk": ("127.0.0.12", "127.0.0.22")}
 """Each pool has one IP on each proxy."""
+
+REPLACE = signal.SIGUSR2
+"""Tells `up` to replace its proxies."""
 
 
 class Credentials(Struct, frozen=True):
@@ -70,11 +75,14 @@ class Choices(Struct, frozen=True):
 def lock(data: DataDir) -> IO[str]:
     """Keep the file open for as long as the platform runs. Raises `StartFailed` where one runs already."""
     data.path.mkdir(parents=True, exist_ok=True)
-    file = open(data.path / "lock", "w")  # noqa: SIM115 - the caller keeps it open
+    file = open(data.path / "lock", "a+")  # noqa: SIM115 - the caller keeps it open
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         raise StartFailed(f"a platform runs on {data.path} already; give another --data DIR") from None
+    file.truncate(0)
+    file.write(f"{os.getpid()}\n")
+    file.flush()
     return file
 
 
@@ -163,7 +171,8 @@ def services(data: DataDir, deployment: Deployment, workers: int) -> list[Servic
     here = ("--data", str(data.path.resolve()))
     found = [] if deployment.route else [Service("sandbox", "sandbox", here, rank=6)]
     found += [
-        Service(site.name, "ip_proxy", _proxy_arguments(data, deployment, site), 5) for site in deployment.proxies
+        Service(site.name, "ip_proxy", _proxy_arguments(data, deployment, site), 5, takes_over=True)
+        for site in deployment.proxies
     ]
     found.append(Service("control", "control", here, rank=4))
     found.append(Service("reporting", "reporting", here, rank=4))
@@ -176,5 +185,6 @@ def services(data: DataDir, deployment: Deployment, workers: int) -> list[Servic
 def _proxy_arguments(data: DataDir, deployment: Deployment, site: ProxySite) -> tuple[str, ...]:
     sources = [part for ip in site.sources for part in ("--source", ip)]
     key = str((data.path / "proxy.key").resolve())
-    where = ["--listen", site.socks, "--health", site.health, "--key-file", key]
+    takeover = str((data.path / "run" / f"{site.name}.sock").resolve())
+    where = ["--listen", site.socks, "--health", site.health, "--key-file", key, "--takeover", takeover]
     return (*where, *sources, "--allow-loopback", "--port", str(deployment.delivery_port))

@@ -37,6 +37,8 @@ class Service(Struct, frozen=True):
     """Seconds from SIGTERM to SIGKILL; 0 is SIGKILL at once."""
     vital: bool = False
     """What it held is gone when it ends, and the platform cannot go on."""
+    takes_over: bool = False
+    """A second process takes over from the first, which then ends by itself."""
 
 
 class StartFailed(Exception):
@@ -63,6 +65,7 @@ class Supervisor:
         self._say = say
         self._processes: dict[str, asyncio.subprocess.Process] = {}
         self._keepers: dict[str, asyncio.Task[None]] = {}
+        self._replaced: dict[str, list[asyncio.subprocess.Process]] = {}
         self._watch: asyncio.Task[None] | None = None
         self._stopping = False
         self.broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -77,6 +80,16 @@ class Supervisor:
             await self._spawn(service)
             self._keepers[service.name] = asyncio.create_task(self._keep(service))
         self._watch = self._watch or asyncio.create_task(self._end_blockers())
+
+    async def replace(self) -> None:
+        """Start another process of each service that takes over from the one that runs."""
+        for service in self._services:
+            if service.takes_over and not self._stopping:
+                self._keepers[service.name].cancel()
+                self._replaced.setdefault(service.name, []).append(self._processes[service.name])
+                await self._spawn(service)
+                self._keepers[service.name] = asyncio.create_task(self._keep(service))
+                self._say(f"{service.name} replaced")
 
     async def _spawn(self, service: Service) -> None:
         environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
@@ -149,9 +162,9 @@ class Supervisor:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _stop_one(self, service: Service) -> None:
-        process = self._processes.get(service.name)
-        if process is not None and process.returncode is None:
-            await self._end(service, process)
+        processes = [*self._replaced.get(service.name, []), self._processes.get(service.name)]
+        running = [process for process in processes if process is not None and process.returncode is None]
+        await asyncio.gather(*(self._end(service, process) for process in running))
         (self._run / f"{service.name}.pid").unlink(missing_ok=True)
 
     async def _end(self, service: Service, process: asyncio.subprocess.Process) -> None:

@@ -15,7 +15,17 @@ import typer
 from postfleet.backends.opening import open_stores
 from postfleet.cli.aws import check_same_stores, choose_places, inbox_lines, make_missing
 from postfleet.cli.options import DATA, DataOption, Failed
-from postfleet.cli.platform import AwsChoices, Choices, Credentials, decide, furnish, keep_secrets, lock, services
+from postfleet.cli.platform import (
+    REPLACE,
+    AwsChoices,
+    Choices,
+    Credentials,
+    decide,
+    furnish,
+    keep_secrets,
+    lock,
+    services,
+)
 from postfleet.cli.supervisor import StartFailed, Supervisor
 from postfleet.clock import SystemClock
 from postfleet.deployment import DataDir, Deployment, split_address
@@ -93,7 +103,11 @@ async def _run(data: DataDir, choices: Choices, supervisor: Supervisor) -> None:
         await supervisor.start(services(data, deployment, choices.workers))
         await _ready(deployment, stores)
     typer.echo(banner(data, deployment, credentials))
-    await asyncio.Event().wait()
+    told_to_replace = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(REPLACE, told_to_replace.set)
+    while await told_to_replace.wait():
+        told_to_replace.clear()
+        await supervisor.replace()
 
 
 async def _keep_sandbox_profiles(data: DataDir) -> None:

@@ -1,7 +1,7 @@
 """The password at the proxy: a token that opens one target from one source, for a while.
 
     token = base64url( HMAC-SHA256(key, source, target, grant) + grant )
-    grant = JSON array: expiry, limit key, most connections, policy version
+    grant = JSON array: expiry, limit key, most connections, policy version, connections a minute
 
 Source and target travel in the SOCKS5 user name and request; the signature
 covers them, so that a stolen token opens nothing else.
@@ -31,13 +31,15 @@ class Grant(Struct, frozen=True, array_like=True):
     limit_key: str
     max_connections: int
     policy_version: int
+    connections_per_minute: int = 0
 
 
 class Claims(Struct, frozen=True, kw_only=True):
     """What the holder may do: connect from the binding's public IP `source` to `host`:`port`.
 
-    At most `max_connections` are open for (source, `limit_key`); of several claims, those with the
-    highest `policy_version` say how many. `expires` is in Unix seconds.
+    At most `max_connections` are open for (source, `limit_key`), and at most `connections_per_minute` begin within a
+    minute (0: as many as like). Of several claims, those with the highest `policy_version` say how many. `expires` is
+    in Unix seconds.
     """
 
     source: str
@@ -47,6 +49,7 @@ class Claims(Struct, frozen=True, kw_only=True):
     max_connections: int
     policy_version: int
     expires: int
+    connections_per_minute: int = 0
 
 
 class Denial(StrEnum):
@@ -61,7 +64,13 @@ _decode_grant = msgspec.json.Decoder(Grant).decode
 def sign(key: bytes, claims: Claims) -> str:
     """The SOCKS5 password; the user name to go with it is `claims.source`. Raises `ValueError` for bad addresses."""
     grant = msgspec.json.encode(
-        Grant(claims.expires, _short(claims.limit_key), claims.max_connections, claims.policy_version)
+        Grant(
+            claims.expires,
+            _short(claims.limit_key),
+            claims.max_connections,
+            claims.policy_version,
+            claims.connections_per_minute,
+        )
     )
     mac = _mac(key, claims.source, claims.host, claims.port, grant)
     return base64.urlsafe_b64encode(mac + grant).rstrip(b"=").decode()
@@ -91,6 +100,7 @@ def verify(key: bytes, username: str, token: str, target: tuple[str, int], now: 
         max_connections=grant.max_connections,
         policy_version=grant.policy_version,
         expires=grant.expires,
+        connections_per_minute=grant.connections_per_minute,
     )
 
 

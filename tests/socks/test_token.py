@@ -22,6 +22,7 @@ CLAIMS = Claims(
     max_connections=20,
     policy_version=7,
     expires=2000,
+    connections_per_minute=600,
 )
 TOKEN = sign(KEY, CLAIMS)
 
@@ -34,6 +35,7 @@ any_claims = st.builds(
     max_connections=st.integers(0, 10**6),
     policy_version=st.integers(0, 2**63 - 1),
     expires=st.integers(1, 2**40),
+    connections_per_minute=st.integers(0, 10**6),
 )
 
 
@@ -103,8 +105,16 @@ def test_garbage_is_refused(token: str, username: str) -> None:
 
 def test_fields_of_a_newer_release_are_passed_over() -> None:
     """A grant with more fields than this release knows is still read."""
-    grant = b'[2000,"gmail",20,7,600,"more"]'
+    assert verify(KEY, CLAIMS.source, signed(b'[2000,"gmail",20,7,600,"more"]'), TARGET, 1000) == CLAIMS
+
+
+def test_tokens_of_the_release_before_still_open() -> None:
+    """A grant that says nothing of a connection rate sets none."""
+    without_rate = msgspec.structs.replace(CLAIMS, connections_per_minute=0)
+    assert verify(KEY, CLAIMS.source, signed(b'[2000,"gmail",20,7]'), TARGET, 1000) == without_rate
+
+
+def signed(grant: bytes) -> str:
     scope = (b"\xc0\x00\x02\x01", b"\xc6\x33\x64\x07", b"\x00\x19", grant)
     message = b"postfleet proxy token 1" + b"".join(len(part).to_bytes(2, "big") + part for part in scope)
-    token = base64.urlsafe_b64encode(hmac.digest(KEY, message, "sha256") + grant).rstrip(b"=").decode()
-    assert verify(KEY, CLAIMS.source, token, TARGET, 1000) == CLAIMS
+    return base64.urlsafe_b64encode(hmac.digest(KEY, message, "sha256") + grant).rstrip(b"=").decode()
