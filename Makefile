@@ -77,15 +77,18 @@ lock:
 	$(COMPILE) --output-file requirements-aws-sandbox.lock --extra aws-sandbox --constraint requirements.lock
 	$(COMPILE) --output-file requirements-dev.lock --extra dev --constraint requirements-aws-sandbox.lock
 
-SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
+SUPPORTED := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
+
+# Debian's own Python is built with profiling feedback and link-time optimisation, which not every other one is.
+# To use another one: `make PYTHON=python3.13 ...` before there is a .venv.
+PYTHON ?= $(shell for python in /usr/bin/python3 python3 python3.13 python3.12 python3.11; do \
+	$$python -c '$(SUPPORTED)' 2>/dev/null && echo $$python && break; done)
 
 .venv/bin/python:
-	@for python in python3 python3.13 python3.12 python3.11 none; do \
-		$$python -c '$(SUPPORTED)' 2>/dev/null && break; \
-	done; \
-	if [ $$python = none ]; then echo "Postfleet needs Python 3.11, 3.12 or 3.13" >&2; exit 1; fi; \
-	$$python -m venv .venv >/dev/null 2>&1 || { \
-		rm -rf .venv; echo "cannot make .venv with $$python: apt install python3-venv" >&2; exit 1; }
+	@if [ -z "$(PYTHON)" ]; then \
+		echo "Postfleet needs Python 3.11, 3.12 or 3.13 with venv: apt install python3-venv" >&2; exit 1; fi
+	@$(PYTHON) -m venv .venv >/dev/null 2>&1 || { \
+		rm -rf .venv; echo "cannot make .venv with $(PYTHON): apt install python3-venv" >&2; exit 1; }
 
 bin/postfleet:
 	@mkdir -p bin

@@ -119,7 +119,6 @@ class Gate:
         return (record.bounce_domain if record else "") or self._bounce_domain
 
 
-@lru_cache(maxsize=1024)
 def peer_address(host: str) -> IPAddress:
     """An IPv4 client on an IPv6 socket counts as what it is."""
     address = ip_address(host.partition("%")[0])

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from functools import partial
 from ipaddress import ip_network
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import msgspec
 import structlog
@@ -28,6 +29,9 @@ SWEEP = 1.0
 CLOSE_TIME = 10.0
 """Seconds that a client has to take the last reply."""
 
+_PEERS = 1024
+"""So many clients' addresses are known without being looked at again."""
+
 _FULL = Reply(452, "4.3.1", "Insufficient system storage, try again later")
 _UNAVAILABLE = Reply(451, "4.3.0", "The message could not be stored, try again later")
 _SHUTDOWN = Reply(421, "4.3.2", "Service shutting down, try again later")
@@ -39,6 +43,10 @@ class Acceptor(Protocol):
     """`postfleet.accept.Acceptor`, as far as it is used here."""
 
     def new_id(self) -> str: ...
+
+    def announce(self, client: object) -> None: ...
+
+    def arrived(self, client: object) -> None: ...
 
     def submit(self, submission: Submission) -> asyncio.Future[None]: ...
 
@@ -84,6 +92,7 @@ class SmtpServer:
             hostname=settings.hostname, max_size=settings.max_size, max_recipients=settings.max_recipients
         )
         self._private = msgspec.structs.replace(self._public, auth=("PLAIN", "LOGIN"))
+        self._peers: dict[str, tuple[IPAddress, Standing]] = {}
         self._sessions: set[Session] = set()
         self._empty = asyncio.Event()
         self._empty.set()
@@ -142,9 +151,15 @@ class SmtpServer:
         """AUTH is offered where nobody can listen to it."""
         return self._private if address.is_loopback else self._public
 
-    def standing(self, address: IPAddress) -> Standing:
-        trusted = any(address in network for network in self._trust)
-        return Standing(0 if trusted else None, checked=not (trusted and self.settings.any_sender))
+    def peer(self, host: str) -> tuple[IPAddress, Standing]:
+        if host not in self._peers:
+            if len(self._peers) >= _PEERS:
+                self._peers.clear()
+            address = peer_address(host)
+            trusted = any(address in network for network in self._trust)
+            standing = Standing(0 if trusted else None, checked=not (trusted and self.settings.any_sender))
+            self._peers[host] = address, standing
+        return self._peers[host]
 
 
 class Session(asyncio.Protocol):
@@ -157,13 +172,14 @@ class Session(asyncio.Protocol):
         self._paused = False
         self._held = False
         self._eof = False
+        self._arriving = False
+        """A message has begun: the acceptor has been told."""
 
     # ------------------------------------------------------------ the transport's calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._address = peer_address(transport.get_extra_info("peername")[0])
-        self._standing = self._server.standing(self._address)
+        self._address, self._standing = self._server.peer(transport.get_extra_info("peername")[0])
         self._smtp = Server(self._server.config(self._address))
         self._room = self._server.opened(self)
         self._heard = self._since = self._server.clock.mono()
@@ -185,6 +201,7 @@ class Session(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._smtp.close()
+        self._arrived()
         self._server.closed(self)
 
     def pause_writing(self) -> None:
@@ -219,41 +236,46 @@ class Session(asyncio.Protocol):
     def _advance(self) -> None:
         while (event := self._smtp.next_event()) is not None:
             self._handle(event)
-        if self._server.draining and self._smtp.idle:
-            self._smtp.close(_SHUTDOWN)
+        if self._smtp.idle:
+            self._arrived()
+            if self._server.draining:
+                self._smtp.close(_SHUTDOWN)
         self._write()
         self._regulate()
 
     def _handle(self, event: smtp.Event) -> None:
+        decide = _DECIDED_HERE.get(type(event))
         try:
-            match event:
-                case smtp.Hello() | smtp.Data() | smtp.Quit():
-                    pass
-                case smtp.Rcpt():
-                    self._server.gate.check_recipient(event.address)
-                case smtp.Mail():
-                    self._check_sender(event.sender)
-                case smtp.MessageReceived():
-                    self._store(event)
-                    return
-                case smtp.Auth():
-                    self._standing = self._server.gate.authenticate(event.user, event.password)
-                case smtp.Connected() if not self._room:
-                    raise Refusal(_TOO_MANY)
+            if decide is not None:
+                decide(self, event)
         except Refusal as refusal:
             self._smtp.reply(refusal.reply)
         else:
-            self._smtp.accept()
+            if self._storing is None:
+                self._smtp.accept()
 
-    def _check_sender(self, sender: str) -> None:
+    def _connected(self, event: smtp.Connected) -> None:
+        if not self._room:
+            raise Refusal(_TOO_MANY)
+
+    def _auth(self, event: smtp.Auth) -> None:
+        self._standing = self._server.gate.authenticate(event.user, event.password)
+
+    def _mail(self, event: smtp.Mail) -> None:
         if self._server.draining:
             raise Refusal(_SHUTDOWN)
-        self._server.gate.check_sender(self._standing, sender)
+        self._server.gate.check_sender(self._standing, event.sender)
+        self._arriving = True
+        self._server.acceptor.announce(self)
+
+    def _rcpt(self, event: smtp.Rcpt) -> None:
+        self._server.gate.check_recipient(event.address)
 
     def _store(self, received: smtp.MessageReceived) -> None:
-        """Answered once the message is durable, or refused here. Raises `Refusal`."""
+        """Answered once the message is durable, or refused here."""
         transmission = self._server.acceptor.new_id()
         submission = self._server.gate.submission(self._standing, received, transmission, self._trace())
+        self._arrived()
         self._storing = self._server.acceptor.submit(submission)
         self._storing.add_done_callback(partial(self._stored, transmission))
 
@@ -266,6 +288,12 @@ class Session(asyncio.Protocol):
         if not self._smtp.closed:
             self._smtp.reply(_outcome(transmission, error))
             self._advance()
+
+    def _arrived(self) -> None:
+        """No message is on its way any more."""
+        if self._arriving:
+            self._arriving = False
+            self._server.acceptor.arrived(self)
 
     def _trace(self) -> str:
         hello = self._smtp.hello
@@ -308,6 +336,16 @@ class Session(asyncio.Protocol):
             self._transport.pause_reading()
         else:
             self._transport.resume_reading()
+
+
+_DECIDED_HERE: dict[type[smtp.Event], Callable[[Session, Any], None]] = {
+    smtp.Connected: Session._connected,
+    smtp.Auth: Session._auth,
+    smtp.Mail: Session._mail,
+    smtp.Rcpt: Session._rcpt,
+    smtp.MessageReceived: Session._store,
+}
+"""What may refuse an event, by raising `Refusal`; the rest is accepted as it comes."""
 
 
 def _outcome(transmission: str, error: BaseException | None) -> Reply:

@@ -39,6 +39,7 @@ class Session(asyncio.Protocol):
     """`opened` resolves to the session itself once it has taken its place in the route, or to a `DialFailure`."""
 
     def __init__(self, postman: Postman, route: Route, target: Target, token: str) -> None:
+        self._loop = asyncio.get_running_loop()
         self._postman = postman
         self._route = route
         self._mx = f"{target.host} [{target.address}]"
@@ -54,7 +55,7 @@ class Session(asyncio.Protocol):
         self._deadline = float("inf")
         self._timer: asyncio.TimerHandle | None = None
         self.idle_since = 0.0
-        self.opened: asyncio.Future[Session | DialFailure] = asyncio.get_running_loop().create_future()
+        self.opened: asyncio.Future[Session | DialFailure] = self._loop.create_future()
 
     # ------------------------------------------------------------ the transport's side
 
@@ -147,7 +148,7 @@ class Session(asyncio.Protocol):
         )
         if refused is not None:
             self._result(refused)
-            asyncio.get_running_loop().call_soon(self._next)
+            self._loop.call_soon(self._next)
         self._flush()
 
     def _body_wanted(self) -> None:
@@ -228,18 +229,16 @@ class Session(asyncio.Protocol):
 
     def _expect_within(self, seconds: float) -> None:
         """One timer a session, moved lazily: most deadlines are met."""
-        loop = asyncio.get_running_loop()
-        self._deadline = loop.time() + seconds
+        self._deadline = self._loop.time() + seconds
         if self._timer is None:
-            self._timer = loop.call_at(self._deadline, self._time_is_up)
+            self._timer = self._loop.call_at(self._deadline, self._time_is_up)
 
     def _time_is_up(self) -> None:
         self._timer = None
-        loop = asyncio.get_running_loop()
-        if loop.time() >= self._deadline:
+        if self._loop.time() >= self._deadline:
             self._handle_timeout()
         elif self._deadline != float("inf"):
-            self._timer = loop.call_at(self._deadline, self._time_is_up)
+            self._timer = self._loop.call_at(self._deadline, self._time_is_up)
 
     def _handle_timeout(self) -> None:
         if self._socks is not None:

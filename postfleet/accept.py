@@ -15,6 +15,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import msgspec
 from msgspec import Struct
@@ -28,6 +29,8 @@ from postfleet.stages import Submission, encode
 
 COMMIT_BYTES = 32 * 1024 * 1024
 KEY_LIFETIME = 24 * HOUR
+SLOW_ARRIVAL = 0.1
+"""Seconds after which nobody waits for a message that has begun."""
 UNITS = "units"
 """Name of the router's queue."""
 
@@ -69,11 +72,24 @@ class Acceptor:
         self._ids = TransmissionIds(clock, rng)
         self._waiting: list[tuple[Submission, asyncio.Future[None]]] = []
         self._committer: asyncio.Task[None] | None = None
+        self._arriving: dict[object, float] = {}
+        """Clients whose message has begun, and when, the earliest first."""
+        self._all_here = asyncio.Event()
         self._crowded = False
-        """The last commit carried several submissions: waiting a little makes fewer, larger ones."""
+        """The last commit carried several submissions."""
 
     def new_id(self) -> str:
         return self._ids.new()
+
+    def announce(self, client: object) -> None:
+        """A message from this client has begun to arrive; a commit waits a little for it."""
+        self._arriving[client] = self._clock.mono()
+
+    def arrived(self, client: object) -> None:
+        """It is about to be submitted, or will not come. A client that was not announced is passed over."""
+        self._arriving.pop(client, None)
+        if not self._arriving:
+            self._all_here.set()
 
     async def accept(self, submission: Submission) -> None:
         await self.submit(submission)
@@ -89,8 +105,7 @@ class Acceptor:
     async def _commit_all(self) -> None:
         try:
             while self._waiting:
-                if self._crowded:
-                    await asyncio.sleep(self._settings.accept_linger)
+                await self._linger()
                 batch = self._take_batch()
                 self._crowded = len(batch) > 1
                 failure = await self._commit([submission for submission, _ in batch])
@@ -103,6 +118,23 @@ class Acceptor:
                         done.set_exception(failure)
         finally:
             self._committer = None
+
+    async def _linger(self) -> None:
+        """Wait a little for company: fewer, larger commits."""
+        if self._somebody_arrives():
+            self._all_here.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._settings.accept_gather):
+                    await self._all_here.wait()
+        elif self._crowded:
+            await asyncio.sleep(self._settings.accept_linger)
+
+    def _somebody_arrives(self) -> bool:
+        """Slow clients do not count: what has been arriving for long is not about to be here."""
+        since = self._clock.mono() - SLOW_ARRIVAL
+        while self._arriving and (first := next(iter(self._arriving.items())))[1] < since:
+            del self._arriving[first[0]]
+        return bool(self._arriving) and self._settings.accept_gather > 0
 
     def _take_batch(self) -> list[tuple[Submission, asyncio.Future[None]]]:
         size = 0

@@ -39,6 +39,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     park_window: float = 0.0
     """While several Orders park at a time, their parks wait so long for each other."""
     # acceptance
+    accept_gather: float = 0.02
+    """A commit waits at most so long for SMTP messages that have begun to arrive."""
     accept_linger: float = 0.003
     """While several submissions come at a time, a commit waits so long for more."""
     # journal
@@ -88,6 +90,7 @@ ON_AWS = Settings(
     send_window=0.1,
     ack_window=0.5,
     park_window=1.0,
+    accept_gather=0.0,
     accept_linger=0.1,
     journal_window=0.02,
     journal_window_busy=0.1,

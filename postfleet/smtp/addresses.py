@@ -15,8 +15,8 @@ _BEYOND = "\u0080-\U0010ffff"
 
 def _mailbox(extra: str) -> str:
     atom = rf"[A-Za-z0-9!#$%&'*+/=?^_`{{|}}~{extra}-]++"
-    quoted = rf'"(?:[ !#-\[\]-~{extra}]|\\[ -~])*+"'
-    return rf"(?P<local>{atom}(?:\.{atom})*+|{quoted})@(?P<domain>{_domain(extra)}|\[[A-Za-z0-9.:]++\])"
+    quoted = rf'"(?:[ !#-\[\]-~{extra}]|\\[ -~])*"'
+    return rf"(?P<local>{atom}(?:\.{atom})*|{quoted})@(?P<domain>{_domain(extra)}|\[[A-Za-z0-9.:]++\])"
 
 
 def _domain(extra: str) -> str:

@@ -138,9 +138,12 @@ class Server:
         """The next event; None when more input is needed or the last event is not answered yet."""
         if self._pending is not None:
             return None
-        while self._pending is None and not self.closed and self._step():
+        while self._pending is None and not self.closed and self._has_input() and self._step():
             pass
         return self._pending
+
+    def _has_input(self) -> bool:
+        return bool(self._buffer) or self._state is State.CONNECTED
 
     def accept(self) -> None:
         """Answer the event with the usual positive reply."""

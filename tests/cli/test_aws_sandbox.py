@@ -24,11 +24,13 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("aws-sandbox")]
 
 MIX = ("--local-part", "ann=8", "--local-part", "defer1=2", "--local-part", "bounce", "--local-part", "drop1")
 SENDER = "hello@shop.example"
+SETTINGS = AWS_SANDBOX_SETTINGS.replace("retry_factor = 1.0", "retry_factor = 3.0")
+"""Parks soon become long enough to be seen."""
 
 
 @pytest.fixture(scope="module")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPlatform]:
-    with running_platform(tmp_path_factory.mktemp("aws") / "var", AWS_SANDBOX_SETTINGS, "--aws-sandbox") as running:
+    with running_platform(tmp_path_factory.mktemp("aws") / "var", SETTINGS, "--aws-sandbox") as running:
         yield running
         pids = running.pids()
         assert running.stop() == 0
@@ -126,7 +128,7 @@ def test_mail_by_every_way_in_is_audited(platform: RunningPlatform, variables: d
 def test_a_parked_message_is_found_by_its_last_event(platform: RunningPlatform) -> None:
     """SQS does not show the entry; the delay that it was sent with is known."""
     assert platform.run("send", "--to", "defer9-wait@live2.example", "--timeout", "0.5").returncode == 3
-    wait_for(lambda: "now: parked until" in platform.run("explain", "defer9-wait@live2.example").stdout, 30.0)
+    wait_for(lambda: "now: parked until" in platform.run("explain", "defer9-wait@live2.example").stdout, 60.0)
     backlog = json.loads(platform.run("queue", "--json").stdout)
     assert "SQS counts about" in backlog["note"]
     assert {"units", "gmail", "inbox", "inbox-dead"} <= {each["queue"] for each in backlog["queues"]}

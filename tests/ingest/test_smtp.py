@@ -43,6 +43,7 @@ class Acceptor:
 
     def __init__(self) -> None:
         self.accepted: list[Submission] = []
+        self.arriving: list[object] = []
         self.asked = asyncio.Event()
         self.gate = asyncio.Event()
         self.gate.set()
@@ -52,6 +53,12 @@ class Acceptor:
     def new_id(self) -> str:
         self._last += 1
         return str(self._last)
+
+    def announce(self, client: object) -> None:
+        self.arriving.append(client)
+
+    def arrived(self, client: object) -> None:
+        self.arriving.remove(client)
 
     def submit(self, submission: Submission) -> asyncio.Future[None]:
         return asyncio.ensure_future(self._accept(submission))
