@@ -65,7 +65,7 @@ class Deployment(Struct, frozen=True, kw_only=True):
     route: str = ""
     """Deliver everything here instead of resolving."""
     live: Mapping[str, LiveSource] = {}
-    """By sending IP, where mail goes to the internet; a binding whose A and PTR records disagree sends nothing there."""
+    """By sending IP, where mail goes to the internet; there A and PTR records must agree with a binding."""
     trust: tuple[str, ...] = ()
     """CIDRs whose clients submit by SMTP without AUTH."""
     ledger: str = ""

@@ -10,7 +10,7 @@ from support.platform import FREE
 
 from postfleet.cli.platform import Choices, LiveChoices, decide, furnish, parse_live, services
 from postfleet.cli.supervisor import StartFailed
-from postfleet.deployment import DataDir
+from postfleet.deployment import DataDir, LiveSource
 from postfleet.directory import BINDINGS, POOLS, Binding, Pool, load_all
 
 LIVE = parse_live("shop.test", ["out1.shop.test=192.0.2.1", "Out2.shop.test=192.0.2.2=10.0.0.2"])
