@@ -24,7 +24,7 @@ from bench.stores import BenchBackends
 from control.fleet import FleetController
 from control.ownership import Report, SourceReport
 from postfleet.deployment import ProxySite
-from postfleet.directory import Directory
+from postfleet.directory import POOLS, Directory, Pool, store
 from postfleet.dns.answers import TempFail
 from postfleet.dns.site_resolver import NoAddress, Target
 from postfleet.dns.sites import Site, SiteAnswer
@@ -36,6 +36,8 @@ from postfleet.stages import Submission
 INGESTS = ("ingest-1", "ingest-2")
 WORKERS = ("worker-1", "worker-2", "worker-3", "worker-4")
 SERVICES = (*INGESTS, "router-1", *WORKERS, "reporting")
+PROXIES = tuple(tuple(f"b{5 * proxy + n}" for n in range(1, 6)) for proxy in range(4))
+"""Bindings by proxy: enough for what the providers' profiles allow each."""
 DEFERRED = 0.05
 """Share of messages whose first attempt is answered 451."""
 SPEED_UP = 60.0
@@ -127,6 +129,14 @@ class MeteredPlatform(Platform):
 
     # ------------------------------------------------------------ processes
 
+    async def furnish(self) -> None:
+        await store(
+            self.stores.state, POOLS, "default", Pool("default", {name: 1 for names in PROXIES for name in names})
+        )
+        for names in PROXIES:
+            for name in names:
+                await self.set_binding(name, proxy=_proxy(names).socks)
+
     async def begin(self) -> None:
         await self.furnish()
         for name in SERVICES:
@@ -145,8 +155,8 @@ class MeteredPlatform(Platform):
             await asyncio.sleep(self.settings.snapshot_refresh)
 
     async def _control(self, process: SimProcess) -> None:
-        proxies = [ProxySite(f"proxy-b{n}", f"proxy-b{n}:1080", f"{n}", (f"192.0.2.{n}",)) for n in (1, 2)]
-        fleet = FleetController(self.backends(process).state, proxies, _all_is_well, process.clock)
+        state = self.backends(process).state
+        fleet = FleetController(state, [_proxy(names) for names in PROXIES], _all_is_well, process.clock)
         while True:
             await fleet.round()
             await asyncio.sleep(PROBE_EVERY)
@@ -189,8 +199,14 @@ class MeteredPlatform(Platform):
         )
 
 
+def _proxy(names: tuple[str, ...]) -> ProxySite:
+    """Its health address lists the addresses that it has."""
+    sources = tuple(f"192.0.2.{name[1:]}" for name in names)
+    return ProxySite(f"proxy-{names[0]}", f"proxy-{names[0]}:1080", ",".join(sources), sources)
+
+
 async def _all_is_well(health: str) -> Report | str:
-    return Report((SourceReport(f"192.0.2.{health}", True),))
+    return Report(tuple(SourceReport(source, True) for source in health.split(",")))
 
 
 @contextmanager
