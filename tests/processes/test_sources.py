@@ -70,7 +70,7 @@ def test_mail_of_a_dead_proxy_goes_by_the_other_or_waits(tmp_path: Path, fail: o
 def test_workers_together_keep_a_connection_limit(tmp_path: Path) -> None:
     """Four workers with much more to send than two connections carry: no MX ever sees a third."""
     with running_platform(tmp_path, f"{QUICK}connections_per_key = 2\n", "--workers", "4") as platform:
-        options = ("--domain", "cable1.example", "--domain", "inbox1.example", "--domain", "inbox2.example")
+        options = ("--domain", "cable1.example", "--domain", "campus1.test", "--domain", "campus2.test")
         platform.run("load", "--count", "120", *options, "--local-part", "slow1=1", "--local-part", "accept=4")
         found = platform.audit(60.0)
         peaks = [record for record in platform.ledger() if isinstance(record, LedgerPeak)]
