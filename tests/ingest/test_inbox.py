@@ -311,17 +311,23 @@ async def test_storage_trouble(post: Post, monkeypatch: pytest.MonkeyPatch, trou
     """The entry comes back until it is accepted; it is no dead letter, and no event tells of it."""
     monkeypatch.setattr(inbox_module, "BRAKE", 0.0)
     monkeypatch.setattr(inbox_module, "COMES_BACK", 1.0)
-    put, failed = post.stores.blobs.put_if_absent, asyncio.Event()
+    put, stored = post.stores.blobs.put_if_absent, asyncio.Event()
+
+    async def succeed(key: str, data: bytes) -> bool:
+        created = await put(key, data)
+        stored.set()
+        return created
 
     async def fail_once(key: str, data: bytes) -> bool:
-        monkeypatch.setattr(post.stores.blobs, "put_if_absent", put)
-        failed.set()
+        monkeypatch.setattr(post.stores.blobs, "put_if_absent", succeed)
         raise trouble
 
     monkeypatch.setattr(post.stores.blobs, "put_if_absent", fail_once)
     await post.hand_over(entry())
+    async with running(post.consumer()), asyncio.timeout(20):
+        await stored.wait()
     await post.work()
-    assert failed.is_set() and len(await post.accepted()) == 1
+    assert len(await post.accepted()) == 1
     assert await post.dead() == [] and await post.told() == []
 
 
