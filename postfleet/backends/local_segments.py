@@ -104,10 +104,17 @@ class _Segment:
         return offset
 
     def _lay_out(self, size: int) -> None:
-        if size > self._laid_out:
-            step = max(STEP, size - self._laid_out)
+        """A step ahead, or, where there is no room for that, as much as is needed."""
+        needed = size - self._laid_out
+        if needed <= 0:
+            return
+        step = max(STEP, needed)
+        try:
             os.posix_fallocate(self._fd, self._laid_out, step)
-            self._laid_out += step
+        except OSError:
+            step = needed
+            os.posix_fallocate(self._fd, self._laid_out, step)
+        self._laid_out += step
 
     def close(self) -> None:
         """Gives back the room that was not used."""

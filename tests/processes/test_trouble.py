@@ -180,11 +180,10 @@ async def test_nothing_is_answered_before_it_is_on_disk(tmp_path: Path, submit: 
             submit(data, f"marker-{n}-of-this-content")  # type: ignore[operator]
     calls = completed(trace.read_text())
     for n in range(5):
-        content = position(calls, "write", "/store/incoming/", f"marker-{n}-")
-        synced = position(calls, "fdatasync", "/store/incoming/", " = 0", after=content)
-        placed = position(calls, "rename", "/store/incoming/", " = 0", after=synced)
-        named = position(calls, "fsync", "/store/blobs/mail+/", " = 0", after=placed)
-        entry = position(calls, "pwrite64", "/store/queues.db-wal", after=named)
+        named = position(calls, "fsync", "/store/blobs/mail+/", " = 0")
+        content = position(calls, "pwrite64", "/store/blobs/mail+/", f"marker-{n}-")
+        synced = position(calls, "fdatasync", "/store/blobs/mail+/", " = 0", after=content)
+        entry = position(calls, "pwrite64", "/store/queues.db-wal", after=synced)
         durable = position(calls, "fdatasync fsync", "/store/queues.db-wal", " = 0", after=entry)
         reply = position(calls, "write writev sendto sendmsg", answered, after=content)
-        assert content < synced < placed < named < entry < durable < reply
+        assert named < content < synced < entry < durable < reply
